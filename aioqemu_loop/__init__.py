@@ -1,0 +1,23 @@
+"""An asyncio event loop for Linux with QEMU's AioContext inside: io_uring, epoll and poll, swappable while it runs."""
+
+from aioqemu_loop._version import __version__
+from aioqemu_loop.context.aio_context import AioContext
+from aioqemu_loop.context.fdmons import fdmons
+from aioqemu_loop.context.notifier import EventNotifier
+from aioqemu_loop.fdmon.base import FDMon, FDMonUnavailable
+from aioqemu_loop.loop.loop import Loop
+from aioqemu_loop.policy import EventLoopPolicy, install, new_event_loop, run
+
+__all__ = [
+    "AioContext",
+    "EventLoopPolicy",
+    "EventNotifier",
+    "FDMon",
+    "FDMonUnavailable",
+    "Loop",
+    "__version__",
+    "fdmons",
+    "install",
+    "new_event_loop",
+    "run",
+]

@@ -1,0 +1,1 @@
+"""AioContext: handlers, ready queue, timers, bottom halves and notifier. Usable without asyncio."""

@@ -1,0 +1,102 @@
+"""Which fd monitor: the native backends, what is usable here and why the rest is not, and the choice by name."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+
+from aioqemu_loop.fdmon.base import FDMon, FDMonUnavailable
+from aioqemu_loop.fdmon.epoll import EpollFDMon
+from aioqemu_loop.fdmon.io_uring import IOUringFDMon
+from aioqemu_loop.fdmon.poll import PollFDMon
+
+# In the order in which "auto" tries them, as QEMU's aio_context_setup does.
+BACKENDS: dict[str, Callable[[], FDMon]] = {
+    "io_uring": IOUringFDMon,
+    "epoll": EpollFDMon,
+    "poll": PollFDMon,
+}
+
+
+def _reason(exc: OSError) -> str:
+    if exc.errno == errno.EPERM:
+        why = "denied by a seccomp profile, or by the sysctl kernel.io_uring_disabled"
+    elif exc.errno == errno.ENOSYS:
+        why = "the kernel has no io_uring, or one older than Linux 5.11 (IORING_FEAT_EXT_ARG)"
+    elif exc.errno == errno.ENOMEM:
+        why = "over RLIMIT_MEMLOCK, which rings are charged to"
+    elif exc.errno in (errno.EMFILE, errno.ENFILE):
+        why = "no file descriptor left (RLIMIT_NOFILE)"
+    else:
+        why = "set-up failed"
+    return f"{why} ({errno.errorcode.get(exc.errno or 0, exc.errno)}: {os.strerror(exc.errno or 0)})"
+
+
+def fdmons() -> dict[str, str | None]:
+    """Backend name -> None if it is usable here, else the reason in words. Each is set up and closed again."""
+    result: dict[str, str | None] = {}
+    for name, make in BACKENDS.items():
+        try:
+            make().close()
+        except OSError as exc:
+            result[name] = _reason(exc)
+        else:
+            result[name] = None
+    return result
+
+
+def make_fdmon(spec: str | FDMon | Callable[[], FDMon] = "auto") -> FDMon:
+    """A new monitor. `spec` is a backend's name, "auto" (AIOQEMU_FDMON, or the first that can be set up), an FDMon,
+    or a callable that returns one.
+
+    Raises ValueError for a name that is none, FDMonUnavailable for a backend that cannot be had here.
+    """
+    source = "fdmon"
+    if spec == "auto":
+        spec = os.environ.get("AIOQEMU_FDMON") or "auto"
+        source = "AIOQEMU_FDMON"
+    if spec == "auto":
+        return _first_usable()
+    if isinstance(spec, str):
+        if spec not in BACKENDS:
+            raise ValueError(f"{source} must be one of auto, {', '.join(BACKENDS)}; not {spec!r}")
+        try:
+            return BACKENDS[spec]()
+        except OSError as exc:
+            raise FDMonUnavailable(spec, _reason(exc)) from exc
+    monitor = spec if isinstance(spec, FDMon) else spec() if callable(spec) else None
+    if not isinstance(monitor, FDMon):
+        raise TypeError(f"fdmon must be a name, an FDMon or a callable that returns one; not {spec!r}")
+    return monitor
+
+
+def _first_usable() -> FDMon:
+    for make in BACKENDS.values():
+        try:
+            return make()
+        except OSError:
+            continue
+    raise FDMonUnavailable("auto", "; ".join(f"{name}: {reason}" for name, reason in fdmons().items()))
+
+
+def poll_max_ns_or_default(value: int | None) -> int:
+    """Validate poll_max_ns (ns, 0: no busy polling); None takes AIOQEMU_POLL_MAX_NS, or 0.
+
+    Raises TypeError or ValueError that names the value.
+    """
+    source = "poll_max_ns"
+    if value is None:
+        text = os.environ.get("AIOQEMU_POLL_MAX_NS")
+        if not text:
+            return 0
+        source = "AIOQEMU_POLL_MAX_NS"
+        try:
+            value = int(text)
+        except ValueError:
+            raise ValueError(f"{source} must be a number of nanoseconds, not {text!r}") from None
+    if not isinstance(value, int):
+        raise TypeError(f"{source} must be an int (nanoseconds) or None, not {value!r}")
+    if not 0 <= value < 1 << 63:
+        raise ValueError(f"{source} must be in [0, 2**63), not {value}")
+    return value

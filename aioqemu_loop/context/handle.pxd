@@ -1,0 +1,28 @@
+from cpython.object cimport PyObject
+
+from aioqemu_loop.context.timers cimport TimerHeap
+from aioqemu_loop.fdmon.base cimport Runnable
+
+
+cdef class Handle(Runnable):
+    cdef object __weakref__
+    cdef readonly object _callback
+    cdef readonly tuple _args
+    cdef readonly object _context
+    cdef readonly object _loop
+    cdef public object _source_traceback
+    cdef readonly object _repr
+    cdef readonly bint _cancelled
+
+    cdef int report(self) except -1
+    cdef int keep_repr(self) except -1
+
+
+cdef class TimerHandle(Handle):
+    cdef readonly double _when
+    cdef TimerHeap heap
+
+
+cdef Handle new_handle(object callback, tuple args, object loop, object context)
+cdef TimerHandle new_timer_handle(double when, object callback, tuple args, object loop, object context,
+                                  TimerHeap heap)

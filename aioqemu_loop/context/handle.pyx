@@ -1,0 +1,177 @@
+"""asyncio's Handle and TimerHandle, compiled.
+
+asyncio's own classes have __slots__ and cannot be a second base of a compiled class, so `__class__` answers for them:
+isinstance(h, asyncio.Handle) is True. The private attributes that asyncio's code and debuggers read are here.
+"""
+
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
+
+import inspect
+from asyncio import events, format_helpers
+
+
+from aioqemu_loop.context.timers cimport TimerHeap
+from aioqemu_loop.fdmon.base cimport Runnable
+
+cdef extern from "Python.h":
+    PyObject *PyObject_Vectorcall(object callable, PyObject **args, size_t nargs, PyObject *kwnames)
+    PyObject **tuple_items "&PyTuple_GET_ITEM" (object args, Py_ssize_t i)
+    Py_ssize_t PyTuple_GET_SIZE(object args)
+    # Without "except": a failure is seen by the caller, which lets Cython have it in raise_pending().
+    int PyContext_Enter(object context)
+    int PyContext_Exit(object context)
+    object PyContext_CopyCurrent()
+
+cdef object asyncio_Handle = events.Handle
+cdef object asyncio_TimerHandle = events.TimerHandle
+cdef bint SOURCE_TAKES_DEBUG = "debug" in inspect.signature(format_helpers._format_callback_source).parameters
+
+
+cdef int raise_pending() except -1:
+    """A C call has left an exception set: Cython sees it when this returns."""
+    return -1
+
+
+cdef class Handle(Runnable):
+    """What call_soon returns. See asyncio.Handle."""
+
+    @property
+    def __class__(self):
+        return asyncio_Handle
+
+    cdef int run(self) except -1:
+        cdef PyObject *result
+        if self._cancelled:
+            return 0
+        # The callback may cancel this handle, which drops the handle's own references.
+        cdef object callback = self._callback
+        cdef object context = self._context
+        cdef tuple args = self._args
+        if PyContext_Enter(context) < 0:  # already entered: somebody passed the context that is running
+            return self.report()
+        result = PyObject_Vectorcall(callback, tuple_items(args, 0), PyTuple_GET_SIZE(args), NULL)
+        PyContext_Exit(context)
+        if result == NULL:
+            return self.report()
+        Py_DECREF(<object>result)
+        return 0
+
+    cdef int report(self) except -1:
+        """Hand the exception that is set to the loop's exception handler; SystemExit and KeyboardInterrupt go on."""
+        try:
+            raise_pending()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            if SOURCE_TAKES_DEBUG:
+                source = format_helpers._format_callback_source(self._callback, self._args,
+                                                                debug=self._loop.get_debug())
+            else:
+                source = format_helpers._format_callback_source(self._callback, self._args)
+            details = {"message": f"Exception in callback {source}", "exception": exc, "handle": self}
+            if self._source_traceback:
+                details["source_traceback"] = self._source_traceback
+            self._loop.call_exception_handler(details)
+        return 0
+
+    def _run(self):
+        self.run()
+
+    def cancel(self):
+        if not self._cancelled:
+            self._cancelled = True
+            self.keep_repr()
+            self._callback = None
+            self._args = None
+
+    cdef int keep_repr(self) except -1:
+        """In debug mode keep the text, for "Executing <Handle ...> took 2.500 seconds"."""
+        if self._loop.get_debug():
+            self._repr = repr(self)
+        return 0
+
+    def cancelled(self):
+        return self._cancelled
+
+    def get_context(self):
+        return self._context
+
+    def _repr_info(self):
+        return asyncio_Handle._repr_info(self)
+
+    def __repr__(self):
+        if self._repr is not None:
+            return self._repr
+        return f"<{' '.join(self._repr_info())}>"
+
+
+cdef class TimerHandle(Handle):
+    """What call_later and call_at return. See asyncio.TimerHandle. `when()` is in seconds of loop.time()."""
+
+    @property
+    def __class__(self):
+        return asyncio_TimerHandle
+
+    @property
+    def _scheduled(self):
+        return self.timer_seq != 0
+
+    def cancel(self):
+        if not self._cancelled:
+            self.heap.cancel(self)
+            self._cancelled = True
+            self.keep_repr()
+            self._callback = None
+            self._args = None
+
+    def when(self):
+        return self._when
+
+    def _repr_info(self):
+        info = asyncio_Handle._repr_info(self)
+        info.insert(2 if self._cancelled else 1, f"when={self._when}")
+        return info
+
+    def __hash__(self):
+        return hash(self._when)
+
+    def __eq__(self, other):
+        if not isinstance(other, TimerHandle):
+            return NotImplemented
+        return (self._when == other._when and self._callback == other._callback and self._args == other._args
+                and self._cancelled == other._cancelled)
+
+    def __lt__(self, other):
+        return self._when < other._when if isinstance(other, TimerHandle) else NotImplemented
+
+    def __le__(self, other):
+        return self._when < other._when or self == other if isinstance(other, TimerHandle) else NotImplemented
+
+    def __gt__(self, other):
+        return self._when > other._when if isinstance(other, TimerHandle) else NotImplemented
+
+    def __ge__(self, other):
+        return self._when > other._when or self == other if isinstance(other, TimerHandle) else NotImplemented
+
+
+cdef Handle new_handle(object callback, tuple args, object loop, object context):
+    """`context` None: a copy of the current one."""
+    cdef Handle handle = Handle.__new__(Handle)
+    handle._callback = callback
+    handle._args = args
+    handle._loop = loop
+    handle._context = PyContext_CopyCurrent() if context is None else context
+    return handle
+
+
+cdef TimerHandle new_timer_handle(double when, object callback, tuple args, object loop, object context,
+                                  TimerHeap heap):
+    cdef TimerHandle handle = TimerHandle.__new__(TimerHandle)
+    handle._callback = callback
+    handle._args = args
+    handle._loop = loop
+    handle._context = PyContext_CopyCurrent() if context is None else context
+    handle._when = when
+    handle.heap = heap
+    return handle

@@ -1,0 +1,67 @@
+from cpython.object cimport PyObject
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+
+cdef class Runnable:
+    cdef uint64_t timer_seq
+
+    cdef int run(self) except -1
+
+
+cdef class AioHandler(Runnable):
+    cdef readonly int fd
+    cdef readonly int events
+    cdef readonly bint edge
+    cdef bint is_stream_fd
+    # What the monitor in charge keeps here; meaningless to everybody else.
+    cdef uint64_t mon_token
+    cdef int mon_inflight
+    cdef bint mon_registered
+    cdef bint mon_dirty
+    cdef bint mon_rearm
+
+    cdef int on_ready(self, int revents) except -1
+
+
+cdef class ReadyList:
+    cdef PyObject **handlers
+    cdef int *revents
+    cdef Py_ssize_t size
+    cdef Py_ssize_t capacity
+
+    cdef int push(self, AioHandler handler, int revents) except -1
+
+
+cdef struct Slot:
+    uint32_t generation
+    uint32_t next_free
+
+
+cdef class SlotTable:
+    cdef Slot *slots
+    cdef list handlers
+    cdef uint32_t size
+    cdef uint32_t first_free
+    cdef readonly uint32_t used
+
+    cdef uint64_t alloc(self, AioHandler handler) except 0
+    cdef AioHandler get(self, uint64_t token)
+    cdef int free(self, uint64_t token) except -1
+
+
+cdef class FDMon:
+    cdef object __weakref__
+    cdef public bint edge
+
+    cpdef update(self, AioHandler old, AioHandler new)
+    cpdef int wait(self, ReadyList ready_list, int64_t timeout_ns) except -1
+    cpdef bint need_wait(self) except *
+    cpdef settle(self, AioHandler handler, ReadyList ready_list)
+    cpdef release(self, ReadyList ready_list)
+    cpdef close(self)
+    cdef bint begin_peek(self, ReadyList ready_list) except -1
+    cdef bint peek(self) noexcept nogil
+
+
+cdef int check_fd(int fd) except -1
+cdef int check_pollable(int fd) except -1

@@ -1,0 +1,235 @@
+"""The contract between AioContext and a file descriptor monitor, and the types it speaks in.
+
+`AioHandler` is one registration: an fd and the poll events wanted. It is known to the kernel by a token of its own,
+never by the fd number, which is reused. `FDMon` is what each backend implements; a Python class may derive from it.
+"""
+
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.errno cimport errno
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from posix.fcntl cimport F_GETFD, fcntl
+from posix.stat cimport S_ISFIFO, S_ISSOCK, fstat, struct_stat
+from posix.unistd cimport close as close_fd
+
+from aioqemu_loop.system.libc cimport (
+    EBADF,
+    EINVAL,
+    EPOLL_CLOEXEC,
+    EPOLL_CTL_ADD,
+    epoll_create1,
+    epoll_ctl,
+    epoll_event,
+    raise_errno,
+)
+
+
+# End of the free list of a SlotTable.
+cdef uint32_t NO_SLOT = 0xFFFFFFFF
+
+
+class FDMonUnavailable(RuntimeError):
+    """A backend that was asked for by name cannot be had. `name` is the backend, `reason` says why in words."""
+
+    def __init__(self, name, reason):
+        super().__init__(f"fd monitor {name!r} is not available: {reason}")
+        self.name = name
+        self.reason = reason
+
+
+cdef class Runnable:
+    """What the ready queue holds: run() is called once for each time it was queued."""
+
+    cdef int run(self) except -1:
+        raise NotImplementedError
+
+
+cdef class AioHandler(Runnable):
+    """One registration of a file descriptor.
+
+    fd: the file descriptor; events: the poll(2) events wanted (0: not watched at all, POLLHUP and POLLERR included);
+    edge: True where one report per change of readiness is enough, which monitors may or may not make use of.
+    """
+
+    cdef int on_ready(self, int revents) except -1:
+        """The monitor found `revents`. Queues work; never calls user code."""
+        raise NotImplementedError
+
+
+cdef class ReadyList:
+    """What one wait() found: handlers and their events."""
+
+    def __dealloc__(self):
+        cdef Py_ssize_t i
+        for i in range(self.size):
+            Py_DECREF(<object>self.handlers[i])
+        PyMem_Free(self.handlers)
+        PyMem_Free(self.revents)
+
+    def __len__(self):
+        return self.size
+
+    cdef int push(self, AioHandler handler, int revents) except -1:
+        cdef Py_ssize_t capacity
+        cdef void *grown
+        if self.size == self.capacity:
+            capacity = max(64, self.capacity * 2)
+            grown = PyMem_Realloc(self.handlers, capacity * sizeof(PyObject *))
+            if grown == NULL:
+                raise MemoryError
+            self.handlers = <PyObject **>grown
+            grown = PyMem_Realloc(self.revents, capacity * sizeof(int))
+            if grown == NULL:
+                raise MemoryError
+            self.revents = <int *>grown
+            self.capacity = capacity
+        Py_INCREF(handler)
+        self.handlers[self.size] = <PyObject *>handler
+        self.revents[self.size] = revents
+        self.size += 1
+        return 0
+
+    def add(self, AioHandler handler not None, int revents):
+        """QEMU's aio_add_ready_handler, for monitors written in Python."""
+        self.push(handler, revents)
+
+
+cdef class SlotTable:
+    """Tokens for registrations: slot index in the low half, generation in the high half, so that the kernel never
+    holds a pointer, and a token whose registration is gone finds nothing. Holds a reference to each handler."""
+
+    def __cinit__(self):
+        self.handlers = []
+        self.first_free = NO_SLOT
+
+    def __dealloc__(self):
+        PyMem_Free(self.slots)
+
+    cdef uint64_t alloc(self, AioHandler handler) except 0:
+        cdef uint32_t size, i
+        cdef Slot *grown
+        if self.first_free == NO_SLOT:
+            size = max(64, self.size * 2)
+            grown = <Slot *>PyMem_Realloc(self.slots, size * sizeof(Slot))
+            if grown == NULL:
+                raise MemoryError
+            self.slots = grown
+            self.handlers.extend([None] * (size - self.size))
+            for i in range(self.size, size):
+                grown[i].generation = 1
+                grown[i].next_free = i + 1
+            grown[size - 1].next_free = NO_SLOT
+            self.first_free = self.size
+            self.size = size
+        i = self.first_free
+        self.first_free = self.slots[i].next_free
+        self.handlers[i] = handler
+        self.used += 1
+        return (<uint64_t>self.slots[i].generation << 32) | i
+
+    cdef AioHandler get(self, uint64_t token):
+        """The handler, or None where the token is of the past."""
+        cdef uint32_t i = <uint32_t>token
+        if i >= self.size or self.slots[i].generation != <uint32_t>(token >> 32):
+            return None
+        return <AioHandler>self.handlers[i]
+
+    cdef int free(self, uint64_t token) except -1:
+        cdef uint32_t i = <uint32_t>token
+        if i >= self.size or self.slots[i].generation != <uint32_t>(token >> 32):
+            return 0
+        self.slots[i].generation += 1
+        if self.slots[i].generation == 0:  # a token is never 0
+            self.slots[i].generation = 1
+        self.slots[i].next_free = self.first_free
+        self.first_free = i
+        self.used -= 1
+        self.handlers[i] = None
+        return 0
+
+
+cdef class FDMon:
+    """What AioContext asks of a backend. QEMU's FDMonOps, as a class that owns its state.
+
+    Attributes: `name` (str) of the class, and `edge` of the instance (bool, False unless set: handlers with edge=True
+    are reported once per change of readiness instead of level-triggered).
+
+    Unless said otherwise a method is called with the GIL, by the thread that runs the context.
+    """
+
+    name = "?"
+
+    cpdef update(self, AioHandler old, AioHandler new):
+        """Add (old None), remove (new None) or take note of changed events or a changed file (old is new).
+
+        Called from any thread. Must raise OSError at once where the fd is closed (EBADF) or not pollable (EPERM).
+        Removal may be queued; settle() waits for its end. No event of a removed handler may be reported after this.
+        """
+        raise NotImplementedError
+
+    cpdef int wait(self, ReadyList ready_list, int64_t timeout_ns) except -1:
+        """Look for ready fds, at most `timeout_ns` (-1: without limit, 0: look only), and add them to `ready_list`.
+
+        Level-triggered towards the caller, but for handlers with edge=True where self.edge. A signal ends the wait
+        without events: Python's signal handlers must get to run. Returns the number added.
+        """
+        raise NotImplementedError
+
+    cpdef bint need_wait(self) except *:
+        """True where wait(0) has something to do that costs nothing to find out: events seen, changes to submit."""
+        return False
+
+    cpdef settle(self, AioHandler handler, ReadyList ready_list):
+        """Return when the kernel holds nothing any more for a removed handler: its fd may be closed then.
+
+        Events of other handlers that come up meanwhile go to `ready_list`.
+        """
+
+    cpdef release(self, ReadyList ready_list):
+        """The thread stops running the context; another one may go on with it. Nothing stays armed that belongs to
+        the thread; the next wait() arms again. Events that come up go to `ready_list`."""
+
+    cpdef close(self):
+        """Give back every kernel resource. Called once, after release() or in a forked child."""
+
+    cdef bint begin_peek(self, ReadyList ready_list) except -1:
+        """Make ready for peek(); False where this monitor has none."""
+        return False
+
+    cdef bint peek(self) noexcept nogil:
+        """True where wait(0) would find something. Called without the GIL while poll mode spins."""
+        return False
+
+
+cdef int check_fd(int fd) except -1:
+    """Raise OSError (EBADF) unless fd is open."""
+    if fcntl(fd, F_GETFD) < 0:
+        raise_errno(errno)
+    return 0
+
+
+cdef int check_pollable(int fd) except -1:
+    """Raise what epoll_ctl would raise: EBADF for a closed fd, EPERM for a file that cannot be polled.
+
+    POLL_ADD on such a file (regular file, directory, /dev/null) completes at once and for ever. Which files those
+    are is the kernel's to say, so everything but sockets and pipes is shown to a short-lived epoll instance.
+    """
+    cdef struct_stat st
+    if fstat(fd, &st) < 0:
+        raise_errno(errno)
+    if S_ISSOCK(st.st_mode) or S_ISFIFO(st.st_mode):
+        return 0
+    cdef int epfd = epoll_create1(EPOLL_CLOEXEC)
+    if epfd < 0:
+        raise_errno(errno)
+    cdef epoll_event event
+    event.events = 0
+    event.data.u64 = 0
+    cdef int err = 0
+    if epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &event) < 0:
+        err = errno
+    close_fd(epfd)
+    if err:
+        raise_errno(err)
+    return 0

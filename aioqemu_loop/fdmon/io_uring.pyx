@@ -1,0 +1,262 @@
+"""fdmon "io_uring": readiness by IORING_OP_POLL_ADD.
+
+Invariant: the ring is touched only inside wait(), settle() and release(), by the thread that owns it; update(), from
+any thread, only puts handlers on `submit_list`, and fill_sq() brings the kernel in line with what they want by then.
+
+- Every arming has a token of its own. One that was cancelled keeps its slot until its last completion (a "zombie"),
+  so a late completion never reaches a newer registration. handler.mon_inflight counts armings the kernel knows.
+- Level-triggered handlers take a one-shot poll that is armed again by the next wait(), after the callbacks ran.
+  Multishot polls are edge-triggered: only handlers with edge=True get them.
+- An armed poll keeps its file open whatever happens to the fd: close() alone frees no port and sends no FIN. Hence
+  settle(): cancel, enter, harvest, and only then close.
+- After IORING_REGISTER_ENABLE_RINGS only the enabling thread may enter. release() cancels and harvests all, so that
+  another thread can go on with a fresh ring; a thread that ends with polls armed would take them with it.
+"""
+
+from cpython.pythread cimport PyThread_get_thread_ident
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+
+from aioqemu_loop.fdmon.base cimport AioHandler, FDMon, ReadyList, SlotTable, check_pollable
+from aioqemu_loop.system.libc cimport (
+    EAGAIN,
+    EBADF,
+    EBUSY,
+    ECANCELED,
+    EEXIST,
+    EINTR,
+    EINVAL,
+    ETIME,
+    POLLERR,
+    POLLNVAL,
+    raise_errno,
+)
+from aioqemu_loop.system.process cimport same_process
+from aioqemu_loop.uring.abi cimport *
+from aioqemu_loop.uring.ring cimport Ring
+
+# user_data of requests whose own completion says nothing (POLL_REMOVE); never a token.
+cdef uint64_t IGNORED = 0
+
+
+cdef class IOUringFDMon(FDMon):
+    name = "io_uring"
+
+    def __cinit__(self):
+        self.edge = True
+        self.slots = SlotTable()
+        self.submit_list = []
+        self.ring = Ring()
+
+    cpdef update(self, AioHandler old, AioHandler new):
+        if new is not None and new.events:
+            if not new.is_stream_fd:
+                check_pollable(new.fd)
+            new.mon_registered = True
+            new.mon_rearm = new is old
+            self.mark_dirty(new)
+        if old is not None and (new is not old or new.events == 0):
+            old.mon_registered = False
+            if old.mon_token:
+                self.mark_dirty(old)
+
+    cdef int mark_dirty(self, AioHandler handler) except -1:
+        if not handler.mon_dirty:
+            self.submit_list.append(handler)
+            handler.mon_dirty = True
+        return 0
+
+    cpdef bint need_wait(self) except *:
+        return len(self.submit_list) != 0 or self.ring.has_events()
+
+    cpdef int wait(self, ReadyList ready_list, int64_t timeout_ns) except -1:
+        cdef Py_ssize_t before = ready_list.size
+        cdef int ret = 0
+        self.own()
+        self.parked = False
+        if self.submit_list:
+            self.fill_sq(ready_list)
+        if self.ring.cq_ready() or ready_list.size != before:
+            timeout_ns = 0
+        if timeout_ns == 0:
+            # Looking is a memory read: TASKRUN_FLAG tells of deferred work, and without DEFER_TASKRUN none is deferred.
+            if self.ring.unsubmitted() or self.ring.has_deferred():
+                ret = self.ring.enter(0, 0)
+        else:
+            with nogil:
+                ret = self.ring.enter(1, timeout_ns)
+        self.harvest(ready_list)
+        if ret < 0 and ret != -ETIME and ret != -EINTR and ret != -EBUSY and ret != -EAGAIN:
+            if ret != -EEXIST:
+                raise_errno(-ret)
+            # A dead thread's number was given to this one: the ring belongs to nobody.
+            self.new_ring()
+        return <int>(ready_list.size - before)
+
+    cdef int own(self) except -1:
+        """Make sure that this thread owns an enabled ring of this process."""
+        cdef unsigned long me = PyThread_get_thread_ident()
+        cdef int ret
+        if self.ring.fd < 0 or not same_process(self.ring.mark):
+            raise RuntimeError("this io_uring belongs to the parent process")
+        if self.owner == me:
+            return 0
+        if self.owner != 0:
+            self.new_ring()
+        ret = self.ring.enable()
+        if ret < 0:
+            raise_errno(-ret)
+        self.owner = me
+        return 0
+
+    cdef int new_ring(self) except -1:
+        """Go on with a ring that no thread owns yet. Readiness is a state: arming again loses nothing."""
+        cdef Ring fresh = Ring()
+        cdef SlotTable old = self.slots
+        cdef AioHandler handler
+        self.ring.close()
+        self.ring = fresh
+        self.owner = 0
+        self.slots = SlotTable()
+        for item in old.handlers:
+            if item is not None:
+                handler = <AioHandler>item
+                handler.mon_token = 0
+                handler.mon_inflight = 0
+                if handler.mon_registered:
+                    self.mark_dirty(handler)
+        return 0
+
+    cdef int fill_sq(self, ReadyList ready_list) except -1:
+        """Bring the kernel in line with every handler on the submit list."""
+        cdef list todo = self.submit_list
+        cdef AioHandler handler
+        self.submit_list = []
+        for item in todo:
+            handler = <AioHandler>item
+            handler.mon_dirty = False
+        for item in todo:
+            self.reconcile(<AioHandler>item, ready_list)
+        return 0
+
+    cdef int reconcile(self, AioHandler handler, ReadyList ready_list) except -1:
+        cdef aio_sqe *sqe
+        cdef bint wanted = handler.mon_registered and not self.parked
+        cdef uint64_t token
+        if handler.mon_token and (handler.mon_rearm or not wanted):
+            self.make_room(ready_list)
+            if handler.mon_token:  # making room may have harvested its completion
+                sqe = self.ring.get_sqe()
+                sqe.opcode = AIO_OP_POLL_REMOVE
+                sqe.fd = -1
+                sqe.addr = handler.mon_token
+                sqe.user_data = IGNORED
+                if self.ring.features & AIO_FEAT_CQE_SKIP:
+                    sqe.flags = AIO_SQE_CQE_SKIP_SUCCESS
+                handler.mon_token = 0
+        handler.mon_rearm = False
+        if wanted and not handler.mon_token:
+            self.make_room(ready_list)
+            token = self.slots.alloc(handler)
+            sqe = self.ring.get_sqe()
+            sqe.opcode = AIO_OP_POLL_ADD
+            sqe.fd = handler.fd
+            sqe.op_flags = aio_poll_events(<uint32_t>handler.events)
+            if handler.edge and not self.one_shot_only:
+                sqe.len = AIO_POLL_ADD_MULTI
+            sqe.user_data = token
+            handler.mon_token = token
+            handler.mon_inflight += 1
+        elif handler.mon_registered and not handler.mon_token:
+            self.mark_dirty(handler)  # parked: armed again by the next wait()
+        return 0
+
+    cdef int make_room(self, ReadyList ready_list) except -1:
+        while self.ring.unsubmitted() >= self.ring.sq_entries:
+            self.enter_now(False, ready_list)
+        return 0
+
+    cdef int enter_now(self, bint wait_one, ReadyList ready_list) except -1:
+        """Submit without sleeping longer than for one completion, and harvest."""
+        cdef int ret = self.ring.enter(1 if wait_one else 0, -1)
+        self.harvest(ready_list)
+        if ret < 0 and ret != -EINTR and ret != -EBUSY and ret != -EAGAIN:
+            raise_errno(-ret)
+        return 0
+
+    cdef int harvest(self, ReadyList ready_list) except -1:
+        """Take every completion, those that overflowed the CQ too."""
+        while True:
+            while self.ring.cq_ready():
+                self.complete(self.ring.pop_cqe(), ready_list)
+            if not self.ring.has_overflow():
+                return 0
+            self.overflowed = True
+            self.ring.enter(0, 0)
+
+    cdef int complete(self, aio_cqe cqe, ReadyList ready_list) except -1:
+        cdef AioHandler handler = self.slots.get(cqe.user_data)
+        if handler is None:
+            return 0
+        cdef bint current = handler.mon_token == cqe.user_data
+        cdef int revents = cqe.res
+        if not cqe.flags & AIO_CQE_F_MORE:
+            handler.mon_inflight -= 1
+            self.slots.free(cqe.user_data)
+            if current:
+                handler.mon_token = 0
+        if not current or not handler.mon_registered:
+            return 0
+        if revents < 0:
+            if revents == -EINVAL and handler.edge and not self.one_shot_only:
+                self.one_shot_only = True  # multishot polls came with 5.13
+                self.edge = False
+            elif revents != -ECANCELED:
+                # The file is gone (EBADF) or refuses. Told once, as poll(2) would, and not armed again.
+                ready_list.push(handler, POLLNVAL if revents == -EBADF else POLLNVAL | POLLERR)
+                return 0
+            revents = 0
+        if not handler.mon_token:
+            self.mark_dirty(handler)
+        if revents:
+            ready_list.push(handler, revents)
+        return 0
+
+    cpdef settle(self, AioHandler handler, ReadyList ready_list):
+        if not handler.mon_inflight:
+            return
+        if self.ring.fd < 0 or not same_process(self.ring.mark):
+            return
+        self.own()
+        self.fill_sq(ready_list)
+        self.enter_now(False, ready_list)
+        while handler.mon_inflight:
+            self.enter_now(True, ready_list)
+
+    cpdef release(self, ReadyList ready_list):
+        if self.owner == 0 or self.ring.fd < 0 or not same_process(self.ring.mark):
+            return
+        if self.owner != PyThread_get_thread_ident():
+            self.new_ring()
+            return
+        self.parked = True
+        for item in self.slots.handlers:
+            if item is not None:
+                self.mark_dirty(<AioHandler>item)
+        self.fill_sq(ready_list)
+        self.enter_now(False, ready_list)
+        while self.slots.used:
+            self.enter_now(True, ready_list)
+
+    cpdef close(self):
+        self.ring.close()
+
+    cdef bint begin_peek(self, ReadyList ready_list) except -1:
+        self.own()
+        self.parked = False
+        self.fill_sq(ready_list)
+        if self.ring.unsubmitted():
+            self.ring.enter(0, 0)  # an error shows again in wait()
+        return True
+
+    cdef bint peek(self) noexcept nogil:
+        return self.ring.has_events()

@@ -1,0 +1,129 @@
+"""fdmon "poll": ppoll(2), ns precision. Works everywhere and watches what epoll refuses (regular files).
+
+Invariant: `watched` is the interest set and may change at any time, in other threads too; the kernel only ever sees
+`scratch`, a copy made for one system call and read right after it. A thread that changes the set while another one
+sleeps in ppoll must notify that one (AioContext does).
+"""
+
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from libc.errno cimport errno
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memcpy
+from posix.time cimport timespec
+
+from aioqemu_loop.fdmon.base cimport AioHandler, FDMon, ReadyList, SlotTable, check_fd
+from aioqemu_loop.system.libc cimport EINTR, pollfd, ppoll, raise_errno, to_timespec
+
+
+cdef int reserve(PollSet *poll_set, Py_ssize_t count) except -1:
+    cdef void *grown
+    if count <= poll_set.capacity:
+        return 0
+    cdef Py_ssize_t capacity = max(64, count * 2)
+    grown = PyMem_Realloc(poll_set.fds, capacity * sizeof(pollfd))
+    if grown == NULL:
+        raise MemoryError
+    poll_set.fds = <pollfd *>grown
+    grown = PyMem_Realloc(poll_set.tokens, capacity * sizeof(uint64_t))
+    if grown == NULL:
+        raise MemoryError
+    poll_set.tokens = <uint64_t *>grown
+    poll_set.capacity = capacity
+    return 0
+
+
+cdef class PollFDMon(FDMon):
+    name = "poll"
+
+    def __cinit__(self):
+        self.slots = SlotTable()
+        self.positions = {}
+
+    def __dealloc__(self):
+        PyMem_Free(self.watched.fds)
+        PyMem_Free(self.watched.tokens)
+        PyMem_Free(self.scratch.fds)
+        PyMem_Free(self.scratch.tokens)
+
+    cpdef update(self, AioHandler old, AioHandler new):
+        if old is not None and old.mon_token and (new is not old or new.events == 0):
+            self.drop(old)
+        if new is None or new.events == 0:
+            return
+        if new.mon_token:
+            self.watched.fds[<Py_ssize_t>self.positions[new.mon_token]].events = <short>new.events
+            return
+        check_fd(new.fd)
+        self.append(new)
+
+    cdef int append(self, AioHandler handler) except -1:
+        reserve(&self.watched, self.count + 1)
+        handler.mon_token = self.slots.alloc(handler)
+        self.positions[handler.mon_token] = self.count
+        self.watched.fds[self.count].fd = handler.fd
+        self.watched.fds[self.count].events = <short>handler.events
+        self.watched.fds[self.count].revents = 0
+        self.watched.tokens[self.count] = handler.mon_token
+        self.count += 1
+        return 0
+
+    cdef int drop(self, AioHandler handler) except -1:
+        """Take the last entry into the hole."""
+        cdef Py_ssize_t hole = self.positions.pop(handler.mon_token)
+        cdef Py_ssize_t last = self.count - 1
+        if hole != last:
+            self.watched.fds[hole] = self.watched.fds[last]
+            self.watched.tokens[hole] = self.watched.tokens[last]
+            self.positions[self.watched.tokens[last]] = hole
+        self.count = last
+        cdef uint64_t token = handler.mon_token
+        handler.mon_token = 0
+        self.slots.free(token)
+        return 0
+
+    cpdef int wait(self, ReadyList ready_list, int64_t timeout_ns) except -1:
+        cdef timespec ts
+        cdef timespec *limit = NULL
+        cdef int found
+        cdef Py_ssize_t i, left
+        cdef AioHandler handler
+        self.prepare_scratch()
+        if timeout_ns >= 0:
+            to_timespec(timeout_ns, &ts)
+            limit = &ts
+        if timeout_ns == 0:
+            found = ppoll(self.scratch.fds, self.scratch_count, limit, NULL)
+        else:
+            with nogil:
+                found = ppoll(self.scratch.fds, self.scratch_count, limit, NULL)
+        if found < 0:
+            if errno == EINTR:
+                return 0
+            raise_errno(errno)
+        left = found
+        for i in range(self.scratch_count):
+            if left == 0:
+                break
+            if self.scratch.fds[i].revents:
+                left -= 1
+                handler = self.slots.get(self.scratch.tokens[i])
+                if handler is not None:
+                    ready_list.push(handler, self.scratch.fds[i].revents)
+        return found
+
+    cdef int prepare_scratch(self) except -1:
+        reserve(&self.scratch, self.count)
+        if self.count:
+            memcpy(self.scratch.fds, self.watched.fds, self.count * sizeof(pollfd))
+            memcpy(self.scratch.tokens, self.watched.tokens, self.count * sizeof(uint64_t))
+        self.scratch_count = self.count
+        return 0
+
+    cdef bint begin_peek(self, ReadyList ready_list) except -1:
+        self.prepare_scratch()
+        return True
+
+    cdef bint peek(self) noexcept nogil:
+        cdef timespec zero
+        to_timespec(0, &zero)
+        return ppoll(self.scratch.fds, self.scratch_count, &zero, NULL) > 0

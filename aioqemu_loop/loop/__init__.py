@@ -1,0 +1,1 @@
+"""What asyncio sees: LoopCore, compiled, and the Loop class over it."""

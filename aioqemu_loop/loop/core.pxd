@@ -1,0 +1,16 @@
+from aioqemu_loop.context.aio_context cimport AioContext
+from aioqemu_loop.context.handle cimport Handle, TimerHandle
+
+
+cdef class LoopCore:
+    cdef readonly AioContext context
+    cdef public bint _debug
+    cdef public bint _closed
+    cdef public bint _stopping
+    cdef public object _thread_id
+
+    cdef int check_debug(self, object callback, str method) except -1
+    cdef int refuse_closed(self) except -1
+    cdef TimerHandle schedule(self, str method, double when, object callback, tuple args, object context)
+    cdef Handle watch(self, object fd, object callback, tuple args, bint write)
+    cdef bint unwatch(self, object fd, bint write) except -1

@@ -1,0 +1,210 @@
+"""LoopCore: the calls of an asyncio loop that run per callback, compiled, over an AioContext.
+
+It is the first base of `Loop`; asyncio.BaseEventLoop, the second, finds the attributes it shares with it here
+(_debug, _closed, _stopping, _thread_id).
+"""
+
+from libc.math cimport ceil
+from libc.stdint cimport INT64_MAX, int64_t
+
+import sys
+from asyncio import base_events, format_helpers
+from asyncio.futures import Future
+from asyncio.log import logger
+
+from aioqemu_loop.context.aio_context cimport AioContext, as_fd
+from aioqemu_loop.context.handle cimport Handle, TimerHandle, new_handle, new_timer_handle
+from aioqemu_loop.fdmon.base cimport Runnable
+from aioqemu_loop.system.libc cimport clock_ns
+
+cdef object extract_stack = format_helpers.extract_stack
+cdef object getframe = sys._getframe
+
+
+cdef int64_t seconds_to_ns(double when) noexcept:
+    """The first ns of the monotonic clock at which loop.time() >= when, so that no timer is early."""
+    cdef double ns = ceil(when * 1e9)
+    cdef int64_t result
+    if not ns > -9.2e18:  # NaN too: due at once, as in asyncio
+        return 0
+    if ns > 9.2e18:
+        return INT64_MAX
+    result = <int64_t>ns
+    if <double>result / 1e9 < when:
+        result += 1
+    return result
+
+
+cdef class LoopCore:
+    """Native half of Loop."""
+
+    def __cinit__(self, *args, **kwargs):
+        self._closed = True  # until BaseEventLoop.__init__ says otherwise; a loop that failed to start needs no close
+
+    def __init__(self, fdmon="auto", poll_max_ns=None):
+        self.context = AioContext(fdmon, poll_max_ns)
+        self.context.on_error = self._source_failed
+        self.context.on_slow = self._callback_timed
+
+    @property
+    def fdmon(self):
+        """Name of the fd monitor in use."""
+        return self.context.fdmon
+
+    cdef int refuse_closed(self) except -1:
+        if self._closed:
+            raise RuntimeError("Event loop is closed")
+        return 0
+
+    cdef int check_debug(self, object callback, str method) except -1:
+        if method != "call_soon_threadsafe":
+            self._check_thread()
+        self._check_callback(callback, method)
+        return 0
+
+    # -- scheduling --
+
+    def call_soon(self, callback, *args, context=None):
+        self.refuse_closed()
+        cdef Handle handle
+        if self._debug:
+            self.check_debug(callback, "call_soon")
+        handle = new_handle(callback, args, self, context)
+        if self._debug:
+            handle._source_traceback = extract_stack(getframe(0))
+        self.context.ready.push(handle)
+        return handle
+
+    def call_soon_threadsafe(self, callback, *args, context=None):
+        self.refuse_closed()
+        cdef Handle handle
+        if self._debug:
+            self.check_debug(callback, "call_soon_threadsafe")
+        handle = new_handle(callback, args, self, context)
+        if self._debug:
+            handle._source_traceback = extract_stack(getframe(0))
+        self.context.ready.push(handle)
+        self.context.wakeup.notify()
+        return handle
+
+    def call_later(self, delay, callback, *args, context=None):
+        if delay is None:
+            raise TypeError("delay must not be None")
+        return self.schedule("call_later", clock_ns() / 1e9 + delay, callback, args, context)
+
+    def call_at(self, when, callback, *args, context=None):
+        if when is None:
+            raise TypeError("when cannot be None")
+        return self.schedule("call_at", when, callback, args, context)
+
+    cdef TimerHandle schedule(self, str method, double when, object callback, tuple args, object context):
+        cdef TimerHandle handle
+        self.refuse_closed()
+        if self._debug:
+            self.check_debug(callback, method)
+        handle = new_timer_handle(when, callback, args, self, context, self.context.timers)
+        if self._debug:
+            handle._source_traceback = extract_stack(getframe(0))
+        self.context.timers.add(handle, seconds_to_ns(when))
+        return handle
+
+    def time(self):
+        """Seconds of the monotonic clock, as time.monotonic()."""
+        return clock_ns() / 1e9
+
+    # -- small calls that tasks and futures make all the time --
+
+    def create_future(self):
+        return Future(loop=self)
+
+    def get_debug(self):
+        return self._debug
+
+    def is_running(self):
+        return self._thread_id is not None
+
+    def is_closed(self):
+        return self._closed
+
+    # -- readers and writers --
+
+    cdef Handle watch(self, object fd, object callback, tuple args, bint write):
+        cdef Handle handle
+        self.refuse_closed()
+        if self._debug:
+            self._check_callback(callback, "add_writer" if write else "add_reader")
+        handle = new_handle(callback, args, self, None)
+        if self._debug:
+            handle._source_traceback = extract_stack(getframe(0))
+        self.context.set_half(as_fd(fd), write, handle)
+        return handle
+
+    cdef bint unwatch(self, object fd, bint write) except -1:
+        cdef Runnable old
+        cdef int number = as_fd(fd)
+        if self._closed:
+            return False
+        old = self.context.remove_half(number, write)
+        if old is None:
+            return False
+        old.cancel()
+        return True
+
+    def add_reader(self, fd, callback, *args):
+        self.watch(fd, callback, args, False)
+
+    def add_writer(self, fd, callback, *args):
+        self.watch(fd, callback, args, True)
+
+    def remove_reader(self, fd):
+        return self.unwatch(fd, False)
+
+    def remove_writer(self, fd):
+        return self.unwatch(fd, True)
+
+    # asyncio's own names for the same, which return the handle.
+
+    def _add_reader(self, fd, callback, *args):
+        return self.watch(fd, callback, args, False)
+
+    def _add_writer(self, fd, callback, *args):
+        return self.watch(fd, callback, args, True)
+
+    def _ensure_fd_no_transport(self, fd):
+        cdef int number = as_fd(fd)
+        transport = self.context.transport_of(number)
+        if transport is not None:
+            raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
+
+    # -- running --
+
+    def _make_handle(self, callback, args):
+        return new_handle(callback, args, self, None)
+
+    def _add_callback(self, Handle handle not None):
+        """Queue a handle once more."""
+        if not handle._cancelled:
+            self.context.ready.push(handle)
+
+    def _run_turns(self):
+        """Turn after turn until stop() was called; the turn in which it was called is finished."""
+        cdef AioContext context = self.context
+        context.enter()
+        try:
+            while True:
+                context.slow_ns = int(self.slow_callback_duration * 1e9) if self._debug else 0
+                context.turn(not self._stopping)
+                if self._stopping:
+                    break
+        finally:
+            context.leave()
+
+    def _source_failed(self, source, exc):
+        self.call_exception_handler({"message": f"Exception in {source!r}", "exception": exc})
+
+    def _callback_timed(self, source, took_ns):
+        """Debug mode: told before each callback (took_ns -1) and after (0, or its time if that was too long)."""
+        self._current_handle = source if took_ns < 0 and isinstance(source, Handle) else None
+        if took_ns > 0:
+            name = base_events._format_handle(source) if isinstance(source, Handle) else repr(source)
+            logger.warning("Executing %s took %.3f seconds", name, took_ns / 1e9)

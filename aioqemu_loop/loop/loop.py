@@ -1,0 +1,283 @@
+"""Loop: the asyncio event loop. Lifecycle, sockets and servers here; what runs per callback is in LoopCore."""
+
+from __future__ import annotations
+
+import functools
+import socket
+import ssl as ssl_module
+import sys
+import threading
+from asyncio import base_events, constants, events, sslproto
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from aioqemu_loop.context.fdmons import poll_max_ns_or_default
+from aioqemu_loop.loop import unix
+from aioqemu_loop.loop.core import LoopCore
+from aioqemu_loop.loop.signals import Signals
+from aioqemu_loop.transports.listener import Listener
+from aioqemu_loop.transports.stream import make_stream_transport
+
+if TYPE_CHECKING:
+    from asyncio import BaseProtocol, Server
+
+    from aioqemu_loop.fdmon.base import FDMon
+
+SSL_SHUTDOWN_TIMEOUT = getattr(constants, "SSL_SHUTDOWN_TIMEOUT", None)  # 3.11
+
+
+class Loop(LoopCore, base_events.BaseEventLoop):
+    """An asyncio event loop with QEMU's AioContext inside.
+
+    fdmon: "auto", "io_uring", "epoll", "poll", or an FDMon; poll_max_ns: longest busy polling before it sleeps (ns),
+    None for the default. Raises ValueError, TypeError or FDMonUnavailable.
+    """
+
+    def __init__(
+        self, fdmon: str | FDMon | Callable[[], FDMon] = "auto", poll_max_ns: int | None = None
+    ) -> None:
+        LoopCore.__init__(self, fdmon, poll_max_ns_or_default(poll_max_ns))
+        base_events.BaseEventLoop.__init__(self)
+        self._signals = Signals(self)
+        self._listeners: dict[int, Listener] = {}
+        self._unix_server_sockets: dict[socket.socket, int] = {}
+
+    # -- lifecycle --
+
+    def run_forever(self) -> None:
+        """Run until stop() is called."""
+        self._check_closed()
+        self._check_running()
+        self._set_coroutine_origin_tracking(self._debug)
+        old_hooks = sys.get_asyncgen_hooks()
+        try:
+            self._thread_id = threading.get_ident()
+            sys.set_asyncgen_hooks(
+                firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook
+            )
+            events._set_running_loop(self)
+            self._signals.attach()
+            self._run_turns()
+        finally:
+            self._signals.detach()
+            self._stopping = False
+            self._thread_id = None
+            events._set_running_loop(None)
+            self._set_coroutine_origin_tracking(False)
+            sys.set_asyncgen_hooks(*old_hooks)
+
+    def close(self) -> None:
+        if self.is_running():
+            raise RuntimeError("Cannot close a running event loop")
+        if self.is_closed():
+            return
+        self._signals.close()
+        base_events.BaseEventLoop.close(self)
+        self.context.close()
+
+    def _write_to_self(self) -> None:
+        self.context.notify()
+
+    # -- signals --
+
+    def add_signal_handler(self, sig: int, callback: Callable[..., Any], *args: Any) -> None:  # type: ignore[override]
+        self._signals.add(sig, callback, args)
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        return self._signals.remove(sig)
+
+    # -- sockets --
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
+        if self._debug and sock.gettimeout() != 0:
+            raise ValueError("the socket must be non-blocking")
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            resolved = await self._ensure_resolved(
+                address, family=sock.family, type=sock.type, proto=sock.proto, loop=self
+            )
+            address = resolved[0][4]
+        try:
+            sock.connect(address)
+        except (BlockingIOError, InterruptedError):
+            await self._connected(sock, address)
+
+    async def _connected(self, sock: socket.socket, address: Any) -> None:
+        """Wait for the end of a connect() that goes on in the background."""
+        self._ensure_fd_no_transport(sock)
+        waiter = self.create_future()
+        fd = sock.fileno()
+
+        def writable() -> None:
+            if waiter.done():
+                return
+            err = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if err:
+                waiter.set_exception(OSError(err, f"Connect call failed {address}"))
+            else:
+                waiter.set_result(None)
+
+        handle = self._add_writer(fd, writable)
+        try:
+            await waiter
+        finally:
+            if not handle.cancelled():
+                self.remove_writer(fd)
+
+    # -- transports --
+
+    def _make_socket_transport(
+        self,
+        sock: socket.socket,
+        protocol: BaseProtocol,
+        waiter: Any = None,
+        *,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+    ) -> Any:
+        self._ensure_fd_no_transport(sock)
+        extra = dict(extra or ())
+        if "peername" not in extra:
+            try:
+                extra["peername"] = sock.getpeername()
+            except OSError:
+                extra["peername"] = None
+        base_events._set_nodelay(sock)  # type: ignore[attr-defined]
+        return make_stream_transport(self.context, self, sock, protocol, waiter, extra, server)
+
+    def _make_ssl_transport(
+        self,
+        rawsock: socket.socket,
+        protocol: BaseProtocol,
+        sslcontext: ssl_module.SSLContext,
+        waiter: Any = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout: float | None = SSL_SHUTDOWN_TIMEOUT,
+    ) -> Any:
+        tls: Any = sslproto.SSLProtocol(
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            **unix.tls_timeouts(ssl_handshake_timeout, ssl_shutdown_timeout),
+        )
+        self._make_socket_transport(rawsock, tls, extra=extra, server=server)
+        return tls._app_transport
+
+    # -- servers --
+
+    def _start_serving(
+        self,
+        protocol_factory: Callable[[], BaseProtocol],
+        sock: socket.socket,
+        sslcontext: ssl_module.SSLContext | None = None,
+        server: Any = None,
+        backlog: int = 100,
+        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout: float | None = SSL_SHUTDOWN_TIMEOUT,
+    ) -> None:
+        base_events._set_nodelay(sock)  # type: ignore[attr-defined]  # inherited by accepted sockets
+        make_tls = None
+        if sslcontext:
+            timeouts = unix.tls_timeouts(ssl_handshake_timeout, ssl_shutdown_timeout)
+            make_tls = functools.partial(self._accepted_tls, sslcontext, timeouts)
+        self._listeners[sock.fileno()] = Listener(
+            self.context, self, sock, protocol_factory, make_tls, server, backlog
+        )
+
+    def _stop_serving(self, sock: socket.socket) -> None:
+        inode = self._unix_server_sockets.pop(sock, None)
+        path = sock.getsockname() if inode is not None else None
+        listener = self._listeners.pop(sock.fileno(), None)
+        if listener is not None:
+            listener.close()
+        sock.close()
+        if inode is not None:
+            unix.remove_socket_file(path, inode)
+
+    def _accepted_tls(
+        self,
+        sslcontext: ssl_module.SSLContext,
+        timeouts: dict[str, Any],
+        sock: socket.socket,
+        protocol: BaseProtocol,
+        peername: Any,
+        server: Any,
+    ) -> None:
+        waiter = self.create_future()
+        transport = self._make_ssl_transport(
+            sock,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side=True,
+            extra={"peername": peername},
+            server=server,
+            **timeouts,
+        )
+        waiter.add_done_callback(functools.partial(self._handshake_done, transport, protocol))
+
+    def _handshake_done(self, transport: Any, protocol: BaseProtocol, waiter: Any) -> None:
+        if waiter.cancelled():
+            return
+        exc = waiter.exception()
+        if exc is None:
+            return
+        transport.close()
+        if self._debug:
+            self.call_exception_handler(
+                {
+                    "message": "Error on transport creation for incoming connection",
+                    "exception": exc,
+                    "protocol": protocol,
+                    "transport": transport,
+                }
+            )
+
+    async def create_unix_connection(  # type: ignore[override]
+        self,
+        protocol_factory: Callable[[], BaseProtocol],
+        path: unix.Path | None = None,
+        *,
+        ssl: bool | ssl_module.SSLContext | None = None,
+        sock: socket.socket | None = None,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> tuple[Any, Any]:
+        return await unix.create_unix_connection(
+            self, protocol_factory, path, ssl, sock, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout
+        )
+
+    async def create_unix_server(  # type: ignore[override]
+        self,
+        protocol_factory: Callable[[], BaseProtocol],
+        path: unix.Path | None = None,
+        *,
+        sock: socket.socket | None = None,
+        backlog: int = 100,
+        ssl: ssl_module.SSLContext | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        start_serving: bool = True,
+        cleanup_socket: bool = unix.CLEANUP_SOCKET,
+    ) -> Server:
+        return await unix.create_unix_server(
+            self,
+            protocol_factory,
+            path,
+            sock,
+            backlog,
+            ssl,
+            ssl_handshake_timeout,
+            ssl_shutdown_timeout,
+            start_serving,
+            cleanup_socket,
+        )

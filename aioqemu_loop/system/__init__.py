@@ -1,0 +1,1 @@
+"""The lowest floor: system calls, errno, the clock, and which process we are."""

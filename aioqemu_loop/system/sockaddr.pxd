@@ -1,0 +1,17 @@
+cdef extern from "<sys/socket.h>" nogil:
+    ctypedef unsigned int socklen_t
+    struct sockaddr_storage:
+        unsigned short ss_family
+    struct sockaddr:
+        pass
+    int accept4(int fd, sockaddr *address, socklen_t *size, int flags)
+    int getsockname(int fd, sockaddr *address, socklen_t *size)
+    enum:
+        AF_INET
+        AF_INET6
+        AF_UNIX
+        SOCK_CLOEXEC
+        SOCK_NONBLOCK
+
+cdef object address_to_python(sockaddr_storage *address, socklen_t size)
+cdef object sockname_of(int fd)

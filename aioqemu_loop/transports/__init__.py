@@ -1,0 +1,1 @@
+"""Bytes and protocols: stream transports, the engines under them, and listening sockets."""

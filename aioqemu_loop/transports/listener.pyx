@@ -1,0 +1,147 @@
+"""A listening stream socket: accepts natively and makes a transport for each connection."""
+
+from libc.errno cimport errno
+from posix.unistd cimport close as close_fd
+
+import contextvars
+import os
+import socket
+from asyncio import constants, trsock
+
+from aioqemu_loop.context.aio_context cimport AioContext
+from aioqemu_loop.context.sources cimport OwnedHandler
+from aioqemu_loop.system.libc cimport (
+    EAGAIN,
+    ECONNABORTED,
+    EHOSTDOWN,
+    EHOSTUNREACH,
+    EINTR,
+    EMFILE,
+    ENETDOWN,
+    ENETUNREACH,
+    ENFILE,
+    ENOBUFS,
+    ENOMEM,
+    ENONET,
+    ENOPROTOOPT,
+    EPERM,
+    EPROTO,
+    POLLIN,
+)
+from aioqemu_loop.system.sockaddr cimport (
+    SOCK_CLOEXEC,
+    SOCK_NONBLOCK,
+    accept4,
+    address_to_python,
+    sockaddr,
+    sockaddr_storage,
+    socklen_t,
+)
+from aioqemu_loop.transports.stream cimport new_stream_transport
+
+# accept(2), "Error handling": errors that belong to one connection which is gone, not to the listener.
+cdef tuple CONNECTION_ERRORS = (ECONNABORTED, EPROTO, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, ENETDOWN,
+                                ENETUNREACH, EPERM)
+cdef tuple RESOURCE_ERRORS = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
+
+
+cdef class Listener(OwnedHandler):
+    """Accepts on `sock` until close(). `make_tls(sock, protocol, peername, server)` is called instead of making a
+    plain transport where it is not None."""
+
+    def __init__(self, AioContext context not None, loop, sock, protocol_factory, make_tls, server, int backlog):
+        self.context = context
+        self.ready = context.ready
+        self.loop = loop
+        self.sock = sock
+        self.protocol_factory = protocol_factory
+        self.make_tls = make_tls
+        self.server = server
+        self.backlog = backlog
+        self.py_context = contextvars.copy_context()
+        self.family = sock.family
+        self.kind = sock.type
+        self.proto = sock.proto
+        self.fd = sock.fileno()
+        self.is_stream_fd = True
+        self.events = POLLIN
+        context.add_handler(self)
+
+    cdef object owner(self):
+        return self.server if self.server is not None else self.sock
+
+    cdef int fd_lost(self) except -1:
+        self.closed = True
+        return 0
+
+    cdef int run(self) except -1:
+        """Accept what is there, up to the backlog: the rest is found in the next turn."""
+        cdef sockaddr_storage address
+        cdef socklen_t size
+        cdef int fd, i
+        self.queued = False
+        self.revents = 0
+        for i in range(self.backlog + 1):
+            if self.closed:
+                return 0
+            size = sizeof(address)
+            fd = accept4(self.fd, <sockaddr *>&address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
+            if fd < 0:
+                if errno == EAGAIN:
+                    return 0
+                if errno == EINTR or errno in CONNECTION_ERRORS:
+                    continue
+                return self.accept_failed(errno)
+            self.py_context.copy().run(self.accepted, fd, address_to_python(&address, size))
+        return 0
+
+    def accepted(self, int fd, peername):
+        """Errors of the protocol factory are the application's: as in asyncio only debug mode shows them."""
+        protocol = None
+        cdef bint taken = False
+        try:
+            protocol = self.protocol_factory()
+            taken = True
+            if self.make_tls is None:
+                new_stream_transport(self.context, self.loop, fd, None, self.family, self.kind, self.proto, protocol,
+                                     None, {"peername": peername}, self.server)
+            else:
+                conn = socket.socket(self.family, self.kind, self.proto, fd)
+                self.make_tls(conn, protocol, peername, self.server)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            if not taken:
+                close_fd(fd)
+            if self.loop.get_debug():
+                details = {"message": "Error on transport creation for incoming connection", "exception": exc}
+                if protocol is not None:
+                    details["protocol"] = protocol
+                self.loop.call_exception_handler(details)
+
+    cdef int accept_failed(self, int err) except -1:
+        exc = OSError(err, os.strerror(err))
+        if err not in RESOURCE_ERRORS:
+            raise exc
+        self.loop.call_exception_handler({
+            "message": "socket.accept() out of system resource",
+            "exception": exc,
+            "socket": trsock.TransportSocket(self.sock),
+        })
+        # The connections stay in the backlog; without the pause the loop would spin on them.
+        self.context.remove_handler(self)
+        self.loop.call_later(constants.ACCEPT_RETRY_DELAY, self.accept_again)
+        return 0
+
+    def accept_again(self):
+        if not self.closed:
+            self.context.add_handler(self)
+
+    def close(self):
+        """Stop accepting and close the socket; when this returns the port is free."""
+        if self.closed:
+            return
+        self.closed = True
+        self.context.remove_handler(self)
+        self.context.settle(self)
+        self.sock.close()

@@ -1,0 +1,191 @@
+"""The readiness engine: the monitor says that a socket is ready, recv() and send() do the work.
+
+It asks for edge-triggered reports, one per change, and so registers a socket once for its life: pausing and resuming
+cost no system call. On a level-triggered monitor it gives up its interest at the first report that it cannot use.
+
+Why one report is enough: a recv() that fills less than its buffer has emptied the socket, and whatever comes later is
+a new report. There are three exceptions, in which it reads on until EAGAIN: the end of the stream came in the same
+report (RDHUP, HUP, ERR), TCP urgent data, at which recv() stops short (PRI), and a Unix socket's ancillary data
+(MSG_CTRUNC).
+"""
+
+from libc.errno cimport errno
+from libc.string cimport memset
+
+from aioqemu_loop.context.aio_context cimport AioContext
+from aioqemu_loop.system.libc cimport (
+    EAGAIN,
+    EINTR,
+    POLLERR,
+    POLLHUP,
+    POLLIN,
+    POLLNVAL,
+    POLLOUT,
+    POLLPRI,
+    POLLRDHUP,
+)
+from aioqemu_loop.transports.engine cimport StreamEngine, StreamSink, iovec
+
+cdef extern from "<sys/socket.h>" nogil:
+    struct msghdr:
+        iovec *msg_iov
+        size_t msg_iovlen
+        int msg_flags
+    ssize_t recv(int fd, void *buffer, size_t size, int flags)
+    ssize_t recvmsg(int fd, msghdr *message, int flags)
+    ssize_t c_send "send"(int fd, const void *buffer, size_t size, int flags)
+    ssize_t sendmsg(int fd, const msghdr *message, int flags)
+    enum:
+        AF_INET
+        AF_INET6
+        AF_UNIX
+        MSG_CTRUNC
+        MSG_DONTWAIT
+        MSG_NOSIGNAL
+
+cdef extern from "<netinet/in.h>" nogil:
+    enum: IPPROTO_TCP
+
+cdef int READ_EVENTS = POLLIN | POLLPRI | POLLRDHUP | POLLHUP | POLLERR | POLLNVAL
+cdef int WRITE_EVENTS = POLLOUT | POLLHUP | POLLERR | POLLNVAL
+# After these a short read does not mean that the socket is empty.
+cdef int READ_ON_EVENTS = POLLPRI | POLLRDHUP | POLLHUP | POLLERR
+
+
+cdef class ReadinessEngine(StreamEngine):
+    cdef int run(self) except -1:
+        cdef int revents = self.revents
+        self.revents = 0
+        self.queued = False
+        if self.sink is None:
+            return 0
+        if revents & READ_EVENTS:
+            if self.reading:
+                self.read(revents)
+            else:
+                self.readable = True
+                if not (self.edge and self.context.monitor.edge):
+                    self.context.change_events(self, POLLOUT if self.writing else 0)
+        if revents & WRITE_EVENTS and self.writing and self.sink is not None:
+            self.sink.writable()
+        return 0
+
+    cdef int read(self, int revents) except -1:
+        cdef char *where = NULL
+        cdef iovec chunk
+        cdef msghdr message
+        cdef bint more = revents & READ_ON_EVENTS != 0
+        cdef Py_ssize_t size = self.sink.read_buffer(&where)
+        cdef ssize_t got
+        if size <= 0:
+            return 0
+        while True:
+            if self.local:
+                memset(&message, 0, sizeof(message))
+                chunk.iov_base = where
+                chunk.iov_len = size
+                message.msg_iov = &chunk
+                message.msg_iovlen = 1
+                got = recvmsg(self.fd, &message, MSG_DONTWAIT)
+                if got > 0 and message.msg_flags & MSG_CTRUNC:
+                    more = True
+            else:
+                got = recv(self.fd, where, size, MSG_DONTWAIT)
+            if got < 0:
+                got = -errno
+                if got == -EINTR:
+                    continue
+            break
+        self.sink.received(got)
+        if got > 0 and (more or got == size) and self.sink is not None:
+            if self.reading:
+                self.queue_read(revents & READ_ON_EVENTS)
+            else:
+                self.readable = True
+        return 0
+
+    cdef int queue_read(self, int revents) except -1:
+        """Read again in the next turn, after everybody else had theirs."""
+        return self.on_ready(revents | POLLIN)
+
+    cdef int watch(self) except -1:
+        """Bring the monitor's view in line with what is wanted."""
+        cdef int events = self.events
+        if self.reading:
+            events |= POLLIN | POLLRDHUP | POLLPRI if self.edge else POLLIN
+        elif not self.edge:
+            events &= ~POLLIN
+        if self.writing:
+            events |= POLLOUT
+        else:
+            events &= ~POLLOUT
+        if not self.added:
+            self.events = events
+            self.context.add_handler(self)
+            self.added = True
+        elif events != self.events:
+            self.context.change_events(self, events)
+        return 0
+
+    cdef int read_on(self) except -1:
+        if self.reading:
+            return 0
+        self.reading = True
+        self.watch()
+        if self.readable:
+            self.readable = False
+            self.queue_read(READ_ON_EVENTS & ~POLLPRI)
+        return 0
+
+    cdef int read_off(self) except -1:
+        self.reading = False  # the monitor is told when it next reports in vain, if at all
+        return 0
+
+    cdef int write_on(self) except -1:
+        if not self.writing:
+            self.writing = True
+            self.watch()
+        return 0
+
+    cdef int write_off(self) except -1:
+        if self.writing:
+            self.writing = False
+            self.watch()
+        return 0
+
+    cdef Py_ssize_t send(self, iovec *chunks, int count) noexcept:
+        cdef msghdr message
+        cdef ssize_t sent
+        while True:
+            if count == 1:
+                sent = c_send(self.fd, chunks.iov_base, chunks.iov_len, MSG_NOSIGNAL | MSG_DONTWAIT)
+            else:
+                memset(&message, 0, sizeof(message))
+                message.msg_iov = chunks
+                message.msg_iovlen = count
+                sent = sendmsg(self.fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT)
+            if sent >= 0:
+                return sent
+            if errno != EINTR:
+                return -errno
+
+    cdef int detach(self) except -1:
+        self.reading = self.writing = False
+        self.sink = None
+        if self.added:
+            self.added = False
+            self.context.remove_handler(self)
+        return 0
+
+
+cdef ReadinessEngine new_readiness_engine(AioContext context, StreamSink sink, int fd, int family, int proto):
+    cdef ReadinessEngine engine = ReadinessEngine.__new__(ReadinessEngine)
+    engine.context = context
+    engine.ready = context.ready
+    engine.sink = sink
+    engine.fd = fd
+    engine.is_stream_fd = True
+    engine.local = family == AF_UNIX
+    # The rule about short reads holds for these; other stream families are watched level-triggered.
+    engine.edge = family == AF_UNIX or (family == AF_INET or family == AF_INET6) and (proto == 0 or proto == IPPROTO_TCP)
+    return engine

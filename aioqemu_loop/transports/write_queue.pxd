@@ -1,0 +1,19 @@
+from aioqemu_loop.transports.engine cimport iovec
+
+cdef enum:
+    INLINE_CHUNKS = 4
+
+
+cdef class WriteQueue:
+    cdef list owners
+    cdef iovec inline_chunks[INLINE_CHUNKS]
+    cdef iovec *chunks
+    cdef Py_ssize_t capacity
+    cdef Py_ssize_t head
+    cdef Py_ssize_t count
+    cdef Py_ssize_t size
+
+    cdef int append(self, bytes data, Py_ssize_t offset) except -1
+    cdef int advance(self, Py_ssize_t sent) except -1
+    cdef int clear(self) except -1
+    cdef int make_room(self) except -1

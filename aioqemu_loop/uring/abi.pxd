@@ -1,0 +1,61 @@
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef extern from "aioqemu_loop/uring/abi.h" nogil:
+    struct aio_sqe:
+        uint8_t opcode
+        uint8_t flags
+        uint16_t ioprio
+        int32_t fd
+        uint64_t off
+        uint64_t addr
+        uint32_t len
+        uint32_t op_flags
+        uint64_t user_data
+    struct aio_cqe:
+        uint64_t user_data
+        int32_t res
+        uint32_t flags
+    struct aio_sq_offsets:
+        uint32_t head, tail, ring_mask, ring_entries, flags, dropped, array
+    struct aio_cq_offsets:
+        uint32_t head, tail, ring_mask, ring_entries, overflow, cqes
+    struct aio_uring_params:
+        uint32_t sq_entries, cq_entries, flags, features
+        aio_sq_offsets sq_off
+        aio_cq_offsets cq_off
+    struct aio_kernel_timespec:
+        int64_t tv_sec, tv_nsec
+    struct aio_getevents_arg:
+        uint64_t sigmask
+        uint32_t sigmask_sz, min_wait_usec
+        uint64_t ts
+    enum:
+        AIO_OP_POLL_ADD
+        AIO_OP_POLL_REMOVE
+        AIO_POLL_ADD_MULTI
+        AIO_SETUP_CQSIZE
+        AIO_SETUP_R_DISABLED
+        AIO_SETUP_COOP_TASKRUN
+        AIO_SETUP_TASKRUN_FLAG
+        AIO_SETUP_SINGLE_ISSUER
+        AIO_SETUP_DEFER_TASKRUN
+        AIO_FEAT_SINGLE_MMAP
+        AIO_FEAT_NODROP
+        AIO_FEAT_EXT_ARG
+        AIO_FEAT_CQE_SKIP
+        AIO_FEAT_NO_IOWAIT
+        AIO_SQE_CQE_SKIP_SUCCESS
+        AIO_SQ_CQ_OVERFLOW
+        AIO_SQ_TASKRUN
+        AIO_ENTER_GETEVENTS
+        AIO_ENTER_EXT_ARG
+        AIO_ENTER_NO_IOWAIT
+        AIO_CQE_F_MORE
+        AIO_REGISTER_ENABLE_RINGS
+    uint64_t AIO_OFF_SQ_RING
+    uint64_t AIO_OFF_SQES
+    int aio_uring_setup(uint32_t entries, aio_uring_params *params)
+    int aio_uring_enter(int fd, uint32_t to_submit, uint32_t min_complete, uint32_t flags, const void *arg,
+                        size_t arg_size)
+    int aio_uring_register(int fd, unsigned opcode, void *arg, unsigned count)
+    uint32_t aio_poll_events(uint32_t events)
