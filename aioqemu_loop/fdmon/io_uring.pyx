@@ -34,7 +34,7 @@ from aioqemu_loop.system.process cimport same_process
 from aioqemu_loop.uring.abi cimport *
 from aioqemu_loop.uring.ring cimport Ring
 
-# user_data of requests whose own completion says nothing (POLL_REMOVE); never a token.
+# user_data of requests whose own completion says nothing (ASYNC_CANCEL); never a token.
 cdef uint64_t IGNORED = 0
 
 
@@ -145,8 +145,9 @@ cdef class IOUringFDMon(FDMon):
         if handler.mon_token and (handler.mon_rearm or not wanted):
             self.make_room(ready_list)
             if handler.mon_token:  # making room may have harvested its completion
+                # Not POLL_REMOVE: that gives up (EALREADY) on a multishot poll that has just fired, and leaves it armed.
                 sqe = self.ring.get_sqe()
-                sqe.opcode = AIO_OP_POLL_REMOVE
+                sqe.opcode = AIO_OP_ASYNC_CANCEL
                 sqe.fd = -1
                 sqe.addr = handler.mon_token
                 sqe.user_data = IGNORED

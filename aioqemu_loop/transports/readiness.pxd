@@ -10,7 +10,7 @@ cdef class ReadinessEngine(StreamEngine):
     cdef bint writing
 
     cdef int watch(self) except -1
-    cdef int read(self, int revents) except -1
+    cdef int read(self, StreamSink sink, int revents) except -1
     cdef int queue_read(self, int revents) except -1
 
 

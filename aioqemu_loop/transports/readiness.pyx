@@ -54,28 +54,30 @@ cdef int READ_ON_EVENTS = POLLPRI | POLLRDHUP | POLLHUP | POLLERR
 
 cdef class ReadinessEngine(StreamEngine):
     cdef int run(self) except -1:
+        # A reference of our own: what the sink does may make us drop it (detach).
+        cdef StreamSink sink = self.sink
         cdef int revents = self.revents
         self.revents = 0
         self.queued = False
-        if self.sink is None:
+        if sink is None:
             return 0
         if revents & READ_EVENTS:
             if self.reading:
-                self.read(revents)
+                self.read(sink, revents)
             else:
                 self.readable = True
                 if not (self.edge and self.context.monitor.edge):
                     self.context.change_events(self, POLLOUT if self.writing else 0)
         if revents & WRITE_EVENTS and self.writing and self.sink is not None:
-            self.sink.writable()
+            sink.writable()
         return 0
 
-    cdef int read(self, int revents) except -1:
+    cdef int read(self, StreamSink sink, int revents) except -1:
         cdef char *where = NULL
         cdef iovec chunk
         cdef msghdr message
         cdef bint more = revents & READ_ON_EVENTS != 0
-        cdef Py_ssize_t size = self.sink.read_buffer(&where)
+        cdef Py_ssize_t size = sink.read_buffer(&where)
         cdef ssize_t got
         if size <= 0:
             return 0
@@ -96,7 +98,7 @@ cdef class ReadinessEngine(StreamEngine):
                 if got == -EINTR:
                     continue
             break
-        self.sink.received(got)
+        sink.received(got)
         if got > 0 and (more or got == size) and self.sink is not None:
             if self.reading:
                 self.queue_read(revents & READ_ON_EVENTS)

@@ -26,6 +26,7 @@ cdef class StreamTransport(StreamSink):
     cdef bint paused
     cdef bint closing
     cdef bint eof_sent
+    cdef bint eof_done
     cdef bint blocked
     cdef readonly bint _protocol_paused
     cdef readonly int _conn_lost
@@ -39,7 +40,6 @@ cdef class StreamTransport(StreamSink):
     cdef int queue_bytes(self, object data) except -1
     cdef int send_queued(self) except -1
     cdef int all_sent(self) except -1
-    cdef int shutdown_write(self) except -1
     cdef int flow_control(self) except -1
     cdef int fatal_error(self, object exc, str message) except -1
     cdef int force_close(self, object exc) except -1

@@ -295,53 +295,48 @@ cdef class StreamTransport(StreamSink):
         if self.queue.size and not self.blocked:
             self.blocked = True
             self.engine.write_on()
-        self.flow_control()
+        self.flow_control()  # may write more
+        if not self.queue.size and (self.closing or self.eof_sent):
+            self.all_sent()
         return 0
 
     cdef int writable(self) except -1:
         cdef bint entered
         if self._conn_lost:
             return 0
-        self.blocked = False
-        self.send_queued()
-        if self.blocked or self._conn_lost or self.fd < 0:
-            return 0
-        self.engine.write_off()
         entered = PyContext_Enter(self.py_context) == 0
         if not entered:
             PyErr_Clear()
         try:
-            self.all_sent()
+            self.blocked = False
+            self.send_queued()
+            if not self.blocked and not self._conn_lost:
+                self.engine.write_off()
         finally:
             if entered:
                 PyContext_Exit(self.py_context)
         return 0
 
     cdef int all_sent(self) except -1:
-        """The last queued byte went out after waiting: do what waited for that."""
-        if self.queue.size:  # resume_writing() wrote more
-            return 0
+        """Nothing is left to send: do what waited for that."""
         if self.closing:
-            self._conn_lost += 1
-            self.engine.detach()
-            self._call_connection_lost(None)
-        elif self.eof_sent:
-            self.shutdown_write()
+            if not self._conn_lost:
+                self._conn_lost += 1
+                self.engine.detach()
+                self._call_connection_lost(None)
+        elif not self.eof_done:
+            self.eof_done = True
+            if c_shutdown(self.fd, SHUT_WR) < 0:
+                raise OSError(errno, os.strerror(errno))
         return 0
 
     def write_eof(self):
         if self.closing or self.eof_sent:
             return
+        self.flush()
         self.eof_sent = True
-        if self.queue.size and not self.blocked:
-            self.send_queued()
         if not self.queue.size and not self._conn_lost:
-            self.shutdown_write()
-
-    cdef int shutdown_write(self) except -1:
-        if c_shutdown(self.fd, SHUT_WR) < 0:
-            raise OSError(errno, os.strerror(errno))
-        return 0
+            self.all_sent()
 
     def can_write_eof(self):
         return True
@@ -404,10 +399,12 @@ cdef class StreamTransport(StreamSink):
     def close(self):
         if self.closing:
             return
+        self.flush()
+        if self._conn_lost:
+            return
         self.closing = True
         self.engine.read_off()
-        self.flush()
-        if not self.queue.size and not self._conn_lost:
+        if not self.queue.size:
             self.schedule_connection_lost(None)
 
     def abort(self):

@@ -75,7 +75,7 @@ _Static_assert(sizeof(struct aio_getevents_arg) == 24, "getevents arg");
 
 enum {
     AIO_OP_POLL_ADD = 6,
-    AIO_OP_POLL_REMOVE = 7,
+    AIO_OP_ASYNC_CANCEL = 14, /* 5.5 */
 };
 
 enum {

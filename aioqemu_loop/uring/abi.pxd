@@ -31,7 +31,7 @@ cdef extern from "aioqemu_loop/uring/abi.h" nogil:
         uint64_t ts
     enum:
         AIO_OP_POLL_ADD
-        AIO_OP_POLL_REMOVE
+        AIO_OP_ASYNC_CANCEL
         AIO_POLL_ADD_MULTI
         AIO_SETUP_CQSIZE
         AIO_SETUP_R_DISABLED
