@@ -1,4 +1,4 @@
-"""How programs get the loop: run(), new_event_loop(), install() and, where Python still has policies, EventLoopPolicy."""
+"""How programs get the loop: run(), new_event_loop(), install(), and EventLoopPolicy where Python has policies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ T = TypeVar("T")
 
 
 def new_event_loop(
-    *, fdmon: str | FDMon | Callable[[], FDMon] = "auto", poll_max_ns: int | None = None, g_source: bool = False
+    *,
+    fdmon: str | FDMon | Callable[[], FDMon] = "auto",
+    poll_max_ns: int | None = None,
+    g_source: bool = False,
 ) -> Loop:
     """A new loop; a `loop_factory` for asyncio.Runner and everything that takes one.
 
@@ -90,14 +93,12 @@ if _Base is not None:
     class EventLoopPolicy(_Base):  # type: ignore[misc, valid-type]
         """For asyncio.set_event_loop_policy(); every asyncio.new_event_loop() then makes this loop."""
 
-        def __init__(
-            self, fdmon: str | FDMon | Callable[[], FDMon] = "auto", poll_max_ns: int | None = None
-        ) -> None:
+        def __init__(self, fdmon: str | FDMon | Callable[[], FDMon] = "auto", poll_max_ns: int | None = None) -> None:
             super().__init__()
             self._fdmon = fdmon
             self._poll_max_ns = poll_max_ns
 
-        def _loop_factory(self) -> Loop:  # type: ignore[override]
+        def _loop_factory(self) -> Loop:
             return new_event_loop(fdmon=self._fdmon, poll_max_ns=self._poll_max_ns)
 
 else:

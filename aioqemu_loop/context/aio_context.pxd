@@ -27,7 +27,8 @@ cdef class AioContext:
     cdef bint dispatching
     cdef bint look_now
     cdef int64_t looked_ns
-    cdef list flush_list
+    cdef Flushable flush_first
+    cdef list flush_more
     cdef char *scratch
     # Poll mode, QEMU's names.
     cdef readonly int64_t poll_max_ns

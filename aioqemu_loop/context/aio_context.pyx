@@ -63,7 +63,7 @@ cdef class AioContext:
         self.timers = TimerHeap()
         self.ready_list = ReadyList()
         self.handlers = {}
-        self.flush_list = []
+        self.flush_more = []
         self.closed = True  # until everything is there
         self.wakeup = Wakeup()
         self.monitor = make_fdmon(fdmon)
@@ -394,7 +394,7 @@ cdef class AioContext:
                             self.run_timed(item)
                         else:
                             item.run()
-                        if self.flush_list:
+                        if self.flush_first is not None:
                             self.flush_writes()
                 except (SystemExit, KeyboardInterrupt):
                     raise
@@ -402,7 +402,7 @@ cdef class AioContext:
                     self.report(item, exc)
         finally:
             self.dispatching = outer
-            if self.flush_list:
+            if self.flush_first is not None:
                 self.flush_writes()
         return <int>(last - first)
 
@@ -428,19 +428,28 @@ cdef class AioContext:
     cdef int add_flush(self, Flushable item) except -1:
         if not item.flush_queued:
             item.flush_queued = True
-            self.flush_list.append(item)
+            if self.flush_first is None:
+                self.flush_first = item
+            else:
+                self.flush_more.append(item)
         return 0
 
     cdef int flush_writes(self) except -1:
+        """Most callbacks write to one transport at the most: that one needs no list."""
         cdef Flushable item
-        cdef list todo
-        while self.flush_list:  # flushing may call protocols, which may write more
-            todo = self.flush_list
-            self.flush_list = []
-            for entry in todo:
-                item = <Flushable>entry
-                item.flush_queued = False
-                item.flush()
+        cdef list more
+        while self.flush_first is not None:  # flushing may call protocols, which may write more
+            item = self.flush_first
+            self.flush_first = None
+            item.flush_queued = False
+            item.flush()
+            if self.flush_more:
+                more = self.flush_more
+                self.flush_more = []
+                for entry in more:
+                    item = <Flushable>entry
+                    item.flush_queued = False
+                    item.flush()
         return 0
 
     cdef char *read_scratch(self) except NULL:

@@ -23,19 +23,31 @@ if TYPE_CHECKING:
 
     from aioqemu_loop.fdmon.base import FDMon
 
+    class _BaseEventLoop(base_events.BaseEventLoop):
+        """What typeshed leaves out."""
+
+        def _check_closed(self) -> None: ...
+        def _check_running(self) -> None: ...
+        def _set_coroutine_origin_tracking(self, enabled: bool) -> None: ...
+        def _asyncgen_firstiter_hook(self, agen: Any) -> None: ...
+        def _asyncgen_finalizer_hook(self, agen: Any) -> None: ...
+        async def _ensure_resolved(self, address: Any, **kwargs: Any) -> list[Any]: ...
+        async def _create_connection_transport(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]: ...
+
+else:
+    _BaseEventLoop = base_events.BaseEventLoop
+
 SSL_SHUTDOWN_TIMEOUT = getattr(constants, "SSL_SHUTDOWN_TIMEOUT", None)  # 3.11
 
 
-class Loop(LoopCore, base_events.BaseEventLoop):
+class Loop(LoopCore, _BaseEventLoop):
     """An asyncio event loop with QEMU's AioContext inside.
 
     fdmon: "auto", "io_uring", "epoll", "poll", or an FDMon; poll_max_ns: longest busy polling before it sleeps (ns),
     None for the default. Raises ValueError, TypeError or FDMonUnavailable.
     """
 
-    def __init__(
-        self, fdmon: str | FDMon | Callable[[], FDMon] = "auto", poll_max_ns: int | None = None
-    ) -> None:
+    def __init__(self, fdmon: str | FDMon | Callable[[], FDMon] = "auto", poll_max_ns: int | None = None) -> None:
         LoopCore.__init__(self, fdmon, poll_max_ns_or_default(poll_max_ns))
         base_events.BaseEventLoop.__init__(self)
         self._signals = Signals(self)
@@ -52,9 +64,7 @@ class Loop(LoopCore, base_events.BaseEventLoop):
         old_hooks = sys.get_asyncgen_hooks()
         try:
             self._thread_id = threading.get_ident()
-            sys.set_asyncgen_hooks(
-                firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook
-            )
+            sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)
             events._set_running_loop(self)
             self._signals.attach()
             self._run_turns()
@@ -159,15 +169,8 @@ class Loop(LoopCore, base_events.BaseEventLoop):
         ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
         ssl_shutdown_timeout: float | None = SSL_SHUTDOWN_TIMEOUT,
     ) -> Any:
-        tls: Any = sslproto.SSLProtocol(
-            self,
-            protocol,
-            sslcontext,
-            waiter,
-            server_side,
-            server_hostname,
-            **unix.tls_timeouts(ssl_handshake_timeout, ssl_shutdown_timeout),
-        )
+        timeouts = unix.tls_timeouts(ssl_handshake_timeout, ssl_shutdown_timeout)
+        tls: Any = sslproto.SSLProtocol(self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts)
         self._make_socket_transport(rawsock, tls, extra=extra, server=server)
         return tls._app_transport
 
@@ -188,13 +191,11 @@ class Loop(LoopCore, base_events.BaseEventLoop):
         if sslcontext:
             timeouts = unix.tls_timeouts(ssl_handshake_timeout, ssl_shutdown_timeout)
             make_tls = functools.partial(self._accepted_tls, sslcontext, timeouts)
-        self._listeners[sock.fileno()] = Listener(
-            self.context, self, sock, protocol_factory, make_tls, server, backlog
-        )
+        self._listeners[sock.fileno()] = Listener(self.context, self, sock, protocol_factory, make_tls, server, backlog)
 
     def _stop_serving(self, sock: socket.socket) -> None:
         inode = self._unix_server_sockets.pop(sock, None)
-        path = sock.getsockname() if inode is not None else None
+        path = sock.getsockname() if inode is not None else ""
         listener = self._listeners.pop(sock.fileno(), None)
         if listener is not None:
             listener.close()
@@ -241,7 +242,7 @@ class Loop(LoopCore, base_events.BaseEventLoop):
                 }
             )
 
-    async def create_unix_connection(  # type: ignore[override]
+    async def create_unix_connection(
         self,
         protocol_factory: Callable[[], BaseProtocol],
         path: unix.Path | None = None,
@@ -253,7 +254,14 @@ class Loop(LoopCore, base_events.BaseEventLoop):
         ssl_shutdown_timeout: float | None = None,
     ) -> tuple[Any, Any]:
         return await unix.create_unix_connection(
-            self, protocol_factory, path, ssl, sock, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout
+            self,
+            protocol_factory,
+            path,
+            ssl,
+            sock,
+            server_hostname,
+            ssl_handshake_timeout,
+            ssl_shutdown_timeout,
         )
 
     async def create_unix_server(  # type: ignore[override]

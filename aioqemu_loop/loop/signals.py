@@ -51,7 +51,10 @@ class Signals:
             return
         try:
             self._set_wakeup_fd()
-        except (ValueError, OSError):  # not the main interpreter, or out of fds: signals still end a sleep by EINTR
+        except (
+            ValueError,
+            OSError,
+        ):  # not the main interpreter, or out of fds: signals still end a sleep by EINTR
             return
 
     def detach(self) -> None:

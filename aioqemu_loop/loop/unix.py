@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -23,9 +24,9 @@ Path = str | bytes | os.PathLike[str]
 CLEANUP_SOCKET = sys.version_info >= (3, 13)
 
 
-def tls_timeouts(handshake: float | None, shutdown: float | None) -> dict[str, float | None]:
+def tls_timeouts(handshake: float | None, shutdown: float | None) -> dict[str, Any]:
     """The keywords that this Python's asyncio has for them (ssl_shutdown_timeout came with 3.11)."""
-    timeouts = {"ssl_handshake_timeout": handshake}
+    timeouts: dict[str, Any] = {"ssl_handshake_timeout": handshake}
     if sys.version_info >= (3, 11):
         timeouts["ssl_shutdown_timeout"] = shutdown
     return timeouts
@@ -80,7 +81,11 @@ async def create_unix_connection(
         _check_stream_socket(sock)
         sock.setblocking(False)
     return await loop._create_connection_transport(
-        sock, protocol_factory, ssl, server_hostname, **tls_timeouts(ssl_handshake_timeout, ssl_shutdown_timeout)
+        sock,
+        protocol_factory,
+        ssl,
+        server_hostname,
+        **tls_timeouts(ssl_handshake_timeout, ssl_shutdown_timeout),
     )
 
 
@@ -121,9 +126,7 @@ async def create_unix_server(
 ) -> Server:
     if isinstance(ssl, bool):
         raise TypeError("ssl argument must be an SSLContext or None")
-    _check_tls_arguments(
-        ssl, ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout
-    )
+    _check_tls_arguments(ssl, ssl_handshake_timeout=ssl_handshake_timeout, ssl_shutdown_timeout=ssl_shutdown_timeout)
     if path is not None:
         if sock is not None:
             raise ValueError("path and sock can not be specified at the same time")
@@ -135,13 +138,11 @@ async def create_unix_server(
     if cleanup_socket:
         address = sock.getsockname()
         if address and not _is_abstract(address):
-            try:
+            with contextlib.suppress(FileNotFoundError):
                 loop._unix_server_sockets[sock] = os.stat(address).st_ino
-            except FileNotFoundError:
-                pass
     sock.setblocking(False)
     timeouts = tls_timeouts(ssl_handshake_timeout, ssl_shutdown_timeout).values()
-    server = base_events.Server(loop, [sock], protocol_factory, ssl, backlog, *timeouts)  # type: ignore[call-arg, arg-type]
+    server = base_events.Server(loop, [sock], protocol_factory, ssl, backlog, *timeouts)
     if start_serving:
         server._start_serving()  # type: ignore[attr-defined]
         await tasks.sleep(0)

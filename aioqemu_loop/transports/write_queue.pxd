@@ -1,3 +1,5 @@
+from cpython.object cimport PyObject
+
 from aioqemu_loop.transports.engine cimport iovec
 
 cdef enum:
@@ -5,7 +7,8 @@ cdef enum:
 
 
 cdef class WriteQueue:
-    cdef list owners
+    cdef list store
+    cdef PyObject **owners
     cdef iovec inline_chunks[INLINE_CHUNKS]
     cdef iovec *chunks
     cdef Py_ssize_t capacity
@@ -17,3 +20,4 @@ cdef class WriteQueue:
     cdef int advance(self, Py_ssize_t sent) except -1
     cdef int clear(self) except -1
     cdef int make_room(self) except -1
+    cdef int drop_first(self) except -1

@@ -1,11 +1,14 @@
 """What a transport still has to send: an iovec array over bytes objects that are held, not copied."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
-from libc.string cimport memcpy, memmove
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
+from libc.string cimport memcpy
 
 import cython
 
+from aioqemu_loop.system.objects cimport list_items, new_store, store_set, store_take
 from aioqemu_loop.transports.engine cimport iovec
 
 
@@ -14,9 +17,10 @@ cdef class WriteQueue:
     """chunks[head:head + count] are to be sent, `size` bytes together; owners[i] keeps chunks[i] alive."""
 
     def __cinit__(self):
-        self.owners = []
         self.chunks = self.inline_chunks
         self.capacity = INLINE_CHUNKS
+        self.store = new_store(INLINE_CHUNKS)
+        self.owners = list_items(self.store)
 
     def __dealloc__(self):
         if self.chunks != self.inline_chunks:
@@ -28,7 +32,7 @@ cdef class WriteQueue:
         if end == self.capacity:
             self.make_room()
             end = self.head + self.count
-        self.owners.append(data)
+        store_set(&self.owners[end], data)
         self.chunks[end].iov_base = PyBytes_AS_STRING(data) + offset
         self.chunks[end].iov_len = PyBytes_GET_SIZE(data) - offset
         self.count += 1
@@ -36,24 +40,29 @@ cdef class WriteQueue:
         return 0
 
     cdef int make_room(self) except -1:
-        cdef Py_ssize_t capacity
-        cdef iovec *grown
-        if self.head > self.capacity // 2:  # move what is left to the front
-            memmove(self.chunks, self.chunks + self.head, self.count * sizeof(iovec))
-            del self.owners[:self.head]
-            self.head = 0
-            return 0
-        capacity = self.capacity * 2
-        if self.chunks == self.inline_chunks:
-            grown = <iovec *>PyMem_Malloc(capacity * sizeof(iovec))
-            if grown != NULL:
-                memcpy(grown, self.inline_chunks, self.capacity * sizeof(iovec))
-        else:
-            grown = <iovec *>PyMem_Realloc(self.chunks, capacity * sizeof(iovec))
-        if grown == NULL:
+        """Move what is left to the front of an array with at least as much room again."""
+        cdef Py_ssize_t capacity = max(INLINE_CHUNKS, self.count * 2)
+        cdef iovec *chunks = <iovec *>PyMem_Malloc(capacity * sizeof(iovec))
+        cdef list store
+        cdef PyObject **owners
+        cdef PyObject *owner
+        cdef Py_ssize_t i
+        if chunks == NULL:
             raise MemoryError
-        self.chunks = grown
+        store = new_store(capacity)
+        owners = list_items(store)
+        memcpy(chunks, self.chunks + self.head, self.count * sizeof(iovec))
+        for i in range(self.count):
+            owner = store_take(&self.owners[self.head + i])
+            store_set(&owners[i], <object>owner)
+            Py_DECREF(<object>owner)
+        if self.chunks != self.inline_chunks:
+            PyMem_Free(self.chunks)
+        self.chunks = chunks
+        self.store = store
+        self.owners = owners
         self.capacity = capacity
+        self.head = 0
         return 0
 
     cdef int advance(self, Py_ssize_t sent) except -1:
@@ -63,18 +72,26 @@ cdef class WriteQueue:
             return self.clear()
         while sent >= <Py_ssize_t>self.chunks[self.head].iov_len:
             sent -= self.chunks[self.head].iov_len
-            self.owners[self.head] = None
-            self.head += 1
-            self.count -= 1
+            self.drop_first()
         self.chunks[self.head].iov_base = <char *>self.chunks[self.head].iov_base + sent
         self.chunks[self.head].iov_len -= sent
         return 0
 
+    cdef int drop_first(self) except -1:
+        cdef PyObject *owner = store_take(&self.owners[self.head])
+        self.head += 1
+        self.count -= 1
+        Py_DECREF(<object>owner)
+        return 0
+
     cdef int clear(self) except -1:
-        self.owners.clear()
-        self.head = self.count = self.size = 0
-        if self.capacity > INLINE_CHUNKS:
+        while self.count:
+            self.drop_first()
+        self.head = self.size = 0
+        if self.capacity > INLINE_CHUNKS:  # a burst is over: give the memory back
             PyMem_Free(self.chunks)
             self.chunks = self.inline_chunks
             self.capacity = INLINE_CHUNKS
+            self.store = new_store(INLINE_CHUNKS)
+            self.owners = list_items(self.store)
         return 0

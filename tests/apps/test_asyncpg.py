@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import io
+import sys
 
 import pytest
 
@@ -111,9 +112,13 @@ def test_big_bytea(run, address, big, assert_same):
     run(main())
 
 
-def test_copy(run, address, big, assert_same):
+def _rows_as_text(count):
+    return "".join(f"{i}\tname {i}\n" for i in range(count)).encode()
+
+
+def test_copy_in(run, address, big, assert_same):
     records = [(i, f"name {i}", big[i : i + 100]) for i in range(20_000)]
-    as_text = "".join(f"{i}\tname {i}\n" for i in range(20_000)).encode()
+    as_text = _rows_as_text(20_000)
 
     async def main():
         async with connected(address) as connection:
@@ -122,10 +127,6 @@ def test_copy(run, address, big, assert_same):
             rows = await connection.fetch("select * from thing order by id")
             assert_same([tuple(row) for row in rows], records)
 
-            out = io.BytesIO()
-            await connection.copy_from_query("select id, name from thing order by id", output=out)
-            assert_same(out.getvalue(), as_text)
-
             async def pieces():
                 for start in range(0, len(as_text), 1_000):
                     yield as_text[start : start + 1_000]
@@ -133,15 +134,30 @@ def test_copy(run, address, big, assert_same):
             await connection.execute("truncate thing")
             columns = ["id", "name"]
             assert await connection.copy_to_table("thing", source=pieces(), columns=columns) == "COPY 20000"
+            rows = await connection.fetch("select id, name from thing order by id")
+            assert_same([tuple(row) for row in rows], [record[:2] for record in records])
+
+    run(main())
+
+
+def test_copy_out(run, address, assert_same):
+    async def main():
+        async with connected(address) as connection:
+            if sys.version_info < (3, 11) and type(connection._transport).__module__ == "asyncio.sslproto":
+                pytest.skip("asyncio's TLS delivers data although reading is paused, before Python 3.11")
+            query = "select i, 'name ' || i from generate_series(0, 49999) i"
+            out = io.BytesIO()
+            assert await connection.copy_from_query(query, output=out) == "COPY 50000"
+            assert_same(out.getvalue(), _rows_as_text(50_000))
 
             got = bytearray()
 
             async def slow_reader(data):
-                await asyncio.sleep(0)  # the connection must pause reading meanwhile
+                await asyncio.sleep(0)  # the connection pauses reading meanwhile
                 got.extend(data)
 
-            await connection.copy_from_table("thing", columns=columns, output=slow_reader)
-            assert_same(got, as_text)
+            assert await connection.copy_from_query(query, output=slow_reader) == "COPY 50000"
+            assert_same(got, _rows_as_text(50_000))
 
     run(main())
 

@@ -1,0 +1,74 @@
+# The verbs of this project. Each does its own set-up in .venv; nothing else has to be installed by hand.
+PYTHON ?= python3
+# The environment of the default Python; `make test-all` uses one per Python (.venv-3.x).
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTHONS := 3.10 3.11 3.12 3.13 3.14
+# What pip gets besides the package; test-all leaves the applications to the default Python.
+GROUPS_TEST := --group test --group apps
+PYTEST_ARGS ?=
+
+.PHONY: demo test test-all test-core bench lint build debian clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python examples/demo.py
+
+test: debian $(VENV)/.test
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# The suite without the applications, on one Python: make test-core VENV=.venv-3.12 PYTHON=python3.12
+test-core: $(VENV)/.core
+	$(BIN)/python -m pytest --ignore=tests/apps --ignore=tests/project $(PYTEST_ARGS)
+
+# Every other Python that is installed here.
+test-all: test
+	tools/each-python.sh $(PYTHONS)
+
+bench: $(VENV)/.demo
+	$(BIN)/python -m bench.echo --mode protocol,streams --transport tcp,unix --connections 1,50 --size 1024
+	$(BIN)/python -m bench.micro
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The extension modules in place, after a change; incremental.
+build: $(VENV)/.installed
+	$(BIN)/python -c "from setuptools import setup; setup()" -q build_ext --inplace
+
+# What the tests of real applications need from Debian; only where something is missing and this is root.
+debian:
+	tools/debian-packages.sh
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade "pip>=25.1"
+
+SOURCES := $(shell find aioqemu_loop -name '*.py[xid]*' -o -name '*.h')
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml $(SOURCES)
+	$(BIN)/python -m pip install -q "setuptools>=77" "Cython>=3.1,<4"
+	$(BIN)/python -m pip install -q -e .
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.installed
+	$(BIN)/python -m pip install -q --group bench
+	touch $@
+
+$(VENV)/.core: $(VENV)/.installed
+	$(BIN)/python -m pip install -q --group test
+	touch $@
+
+$(VENV)/.test: $(VENV)/.installed
+	$(BIN)/python -m pip install -q $(GROUPS_TEST) --group bench
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(BIN)/python -m pip install -q --group dev
+	touch $@
+
+clean:
+	rm -rf .venv .venv-* build dist *.egg-info
+	find aioqemu_loop -name '*.so' -delete
+	find aioqemu_loop -name '*.c' -delete

@@ -1,0 +1,3 @@
+from aioqemu_loop.fdmon.base import FDMon
+
+class EpollFDMon(FDMon): ...

@@ -1,0 +1,20 @@
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from aioqemu_loop.context.aio_context import AioContext
+from aioqemu_loop.context.sources import OwnedHandler
+
+class Listener(OwnedHandler):
+    def __init__(
+        self,
+        context: AioContext,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        make_tls: Callable[[socket.socket, asyncio.BaseProtocol, Any, Any], None] | None,
+        server: Any,
+        backlog: int,
+    ) -> None: ...
+    def close(self) -> None: ...

@@ -1,0 +1,125 @@
+"""What the tests of the lower floors share: waiting for conditions, never for time to pass."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from aioqemu_loop import AioContext
+
+
+def run_until(context: AioContext, condition: Callable[[], object], seconds: float = 10) -> None:
+    """Blocking turns until `condition()` holds; fails after `seconds`."""
+    deadline = time.monotonic_ns() + int(seconds * 1e9)
+    limit = context.timer_new(lambda: None)  # so that a turn in which nothing happens comes to an end
+    limit.mod_ns(deadline)
+    try:
+        while not condition():
+            assert time.monotonic_ns() < deadline, "the condition did not come true"
+            context.poll()
+    finally:
+        limit.delete()
+
+
+def turns(context: AioContext, count: int = 5) -> None:
+    """Some turns that do not sleep, for things that must not happen."""
+    for _ in range(count):
+        context.poll(False)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 10) -> None:
+    """For what another thread or process does: look until it is so; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        os.sched_yield()
+
+
+@contextlib.contextmanager
+def rescue(context: AioContext, seconds: float = 2) -> Iterator[threading.Event]:
+    """Ends a poll() that would sleep for ever; the event that it yields is set if that was needed."""
+    over = threading.Event()
+    needed = threading.Event()
+
+    def watch() -> None:
+        if not over.wait(seconds):
+            needed.set()
+            context.bh_schedule_oneshot(lambda: None)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield needed
+    finally:
+        over.set()
+        thread.join()
+
+
+def sleeps(context: AioContext, seconds: float = 0.2) -> bool:
+    """Whether the context sleeps `seconds` long. A wake-up or two without reason are allowed: what the
+    kernel does some ms after a ring was closed interrupts the system call of whatever thread it runs in."""
+    empty = 0
+    with rescue(context, seconds) as over:
+        while not over.is_set():
+            empty += 1
+            if context.poll() and not over.is_set():
+                return False
+    return empty <= 4
+
+
+def in_thread(function: Callable[[], object], seconds: float = 10) -> object:
+    """Run it in another thread to its end; gives back its result or raises its exception here."""
+    outcome: list[object] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(function())
+        except BaseException as exc:
+            failure.append(exc)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert not thread.is_alive(), "the thread hangs"
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
+def in_child(function: Callable[[], object]) -> str:
+    """Run it in a forked child; gives back str() of its result, or "Name: text" of its exception."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            text = str(function())
+        except BaseException as exc:
+            text = f"{type(exc).__name__}: {exc}"
+        os.write(writer, text.encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        text = pipe.read().decode()
+    _, status = os.waitpid(pid, 0)
+    assert status == 0, f"the child died: {status}"
+    return text
+
+
+def thread_sleeps(native_id: int) -> bool:
+    """Whether a thread of this process sleeps in a system call, as the kernel sees it."""
+    stat = Path(f"/proc/self/task/{native_id}/stat").read_text()
+    return stat.rpartition(")")[2].split()[0] == "S"
+
+
+def raising(exc: BaseException) -> Callable[[], None]:
+    """A callback that raises `exc`."""
+
+    def callback() -> None:
+        raise exc
+
+    return callback

@@ -1,0 +1,105 @@
+"""The contract's tests run on every backend, the one in Python included."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import aioqemu_loop
+
+from ..context.helpers import turns
+from .python_fdmon import PythonFDMon
+
+EVERY = ("io_uring", "epoll", "poll", "python")
+
+
+def make_spec(name: str) -> str | Callable[[], aioqemu_loop.FDMon]:
+    """What to pass as fdmon= for a backend of EVERY; skips or fails (CI) where it is missing here."""
+    if name == "python":
+        return PythonFDMon
+    reason = aioqemu_loop.fdmons()[name]
+    if reason is not None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{name} is not usable here: {reason}")
+    return name
+
+
+@pytest.fixture(params=EVERY)
+def fdmon(request: pytest.FixtureRequest) -> str:
+    make_spec(request.param)
+    return str(request.param)
+
+
+@pytest.fixture
+def context(fdmon: str, no_leaks: None) -> Iterator[aioqemu_loop.AioContext]:
+    context = aioqemu_loop.AioContext(make_spec(fdmon))
+    yield context
+    context.close()
+
+
+class Watch:
+    """A reader, writer or both on an fd that note their calls; by default the reader reads."""
+
+    def __init__(self, context, fd, *, read=True, write=False, drain=True):
+        self.context = context
+        self.fd = fd if isinstance(fd, int) else fd.fileno()
+        self.drain = drain
+        self.calls = []
+        self.data = b""
+        self.set(read, write)
+
+    def set(self, read, write):
+        self.context.set_fd_handler(
+            self.fd, self.readable if read else None, self.writable if write else None
+        )
+
+    def readable(self):
+        self.calls.append("r")
+        if self.drain:
+            self.data += os.read(self.fd, 65536)
+
+    def writable(self):
+        self.calls.append("w")
+
+    def after(self, count=5):
+        """The calls that `count` turns bring."""
+        self.calls.clear()
+        turns(self.context, count)
+        return "".join(self.calls)
+
+    def remove(self):
+        self.context.set_fd_handler(self.fd)
+
+
+@pytest.fixture
+def watch(context):
+    """Makes Watches; what is left of them is removed in the end."""
+    made = []
+
+    def make(fd, **options):
+        made.append(Watch(context, fd, **options))
+        return made[-1]
+
+    yield make
+    for item in made:
+        if not context.closed:
+            item.remove()
+
+
+@pytest.fixture
+def pair(no_leaks):
+    """Makes connected, non-blocking socket pairs, and closes them."""
+    made = []
+
+    def make():
+        sockets = socket.socketpair()
+        made.extend(sockets)
+        for sock in sockets:
+            sock.setblocking(False)
+        return sockets
+
+    yield make
+    for sock in made:
+        sock.close()

@@ -1,0 +1,22 @@
+#!/bin/sh
+# Install what the tests need from Debian, where something is missing. Without root or apt-get it only says so; the
+# tests that need it then skip with the reason (and fail where CI is set).
+set -eu
+missing=""
+have() { command -v "$1" >/dev/null 2>&1; }
+have redis-server || missing="$missing redis-server"
+have strace || missing="$missing strace"
+have postgres || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" != 0 ] || ! have apt-get; then
+    echo "not installed, and not root on Debian: $missing (the tests that need them will skip)" >&2
+    exit 0
+fi
+# Nothing that is installed here shall start as a service: the tests start their own servers.
+if [ ! -e /usr/sbin/policy-rc.d ]; then
+    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+    chmod +x /usr/sbin/policy-rc.d
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+fi
+apt-get update -qq
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing

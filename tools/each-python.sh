@@ -1,0 +1,16 @@
+#!/bin/sh
+# Run `make test-core` on every Python named (3.10 3.11 ...) that is installed here, in a .venv-3.x of its own; also
+# those of pyenv that are not on PATH.
+set -eu
+for version in "$@"; do
+    python=$(command -v "python$version" || true)
+    if [ -z "$python" ] || ! "$python" -c '' 2>/dev/null; then
+        python=$(ls -d "${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/python 2>/dev/null | tail -n 1 || true)
+    fi
+    if [ -z "$python" ]; then
+        echo "== Python $version is not installed here"
+        continue
+    fi
+    echo "== Python $version: $("$python" --version)"
+    make test-core VENV=".venv-$version" PYTHON="$python"
+done
