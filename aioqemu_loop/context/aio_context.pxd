@@ -1,63 +1,13 @@
-from libc.stdint cimport int64_t, uint32_t
-
-from aioqemu_loop.context.notifier cimport Wakeup
-from aioqemu_loop.context.ready cimport ReadyQueue
-from aioqemu_loop.context.sources cimport FdCallbacks, Flushable
-from aioqemu_loop.context.timers cimport TimerHeap
-from aioqemu_loop.fdmon.base cimport AioHandler, FDMon, ReadyList, Runnable
-
-cdef enum:
-    # asyncio's read size, and the most that one recv() takes.
-    SCRATCH_SIZE = 256 * 1024
+from aioqemu_loop.context.core cimport ContextCore
+from aioqemu_loop.context.sources cimport FdCallbacks
+from aioqemu_loop.fdmon.base cimport AioHandler, FDMon, Runnable
 
 
-cdef class AioContext:
-    cdef object __weakref__
-    cdef FDMon monitor
-    cdef ReadyQueue ready
-    cdef TimerHeap timers
-    cdef Wakeup wakeup
+cdef class AioContext(ContextCore):
     cdef AioHandler wakeup_handler
-    cdef ReadyList ready_list
     cdef dict handlers
-    cdef uint32_t mark
-    cdef readonly bint closed
-    cdef int depth
-    cdef unsigned long home
-    cdef bint dispatching
-    cdef bint look_now
-    cdef int64_t looked_ns
-    cdef Flushable flush_first
-    cdef list flush_more
-    cdef char *scratch
-    # Poll mode, QEMU's names.
-    cdef readonly int64_t poll_max_ns
-    cdef readonly int64_t poll_ns
-    # The loop on top, if there is one, sets these.
-    cdef object on_error
-    cdef object on_slow
-    cdef int64_t slow_ns
-
-    cdef int enter(self) except -1
-    cdef int leave(self) except -1
-    cdef int turn(self, bint blocking) except -1
-    cdef int64_t timeout_ns(self) except? -2
-    cdef int look(self, int64_t timeout_ns) except -1
-    cdef int64_t spin(self, int64_t timeout_ns) except? -2
-    cdef int adapt(self, int64_t block_ns) except -1
-    cdef int collect(self) except -1
-    cdef int run_batch(self) except -1
-    cdef int run_timed(self, Runnable item) except -1
-    cdef int report(self, object item, object exc) except -1
-    cdef int flush_writes(self) except -1
-    cdef int add_flush(self, Flushable item) except -1
-    cdef char *read_scratch(self) except NULL
 
     cdef int retire(self, FDMon monitor, AioHandler handler) except -1
-    cdef bint must_look(self) except *
-    cdef int check_open(self) except -1
-    cdef int check_home(self) except -1
-    cdef bint is_home(self) noexcept
     cdef int add_handler(self, AioHandler handler) except -1
     cdef int displace(self, AioHandler old) except -1
     cdef int change_events(self, AioHandler handler, int events) except -1

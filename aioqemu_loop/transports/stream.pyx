@@ -21,7 +21,8 @@ import warnings
 from asyncio import base_events, constants, futures, protocols, transports, trsock
 from asyncio.log import logger
 
-from aioqemu_loop.context.aio_context cimport SCRATCH_SIZE, AioContext
+from aioqemu_loop.context.aio_context cimport AioContext
+from aioqemu_loop.context.core cimport SCRATCH_SIZE
 from aioqemu_loop.system.libc cimport EAGAIN, EINTR
 from aioqemu_loop.system.sockaddr cimport sockname_of
 from aioqemu_loop.transports.engine cimport StreamEngine, StreamSink, iovec

@@ -33,7 +33,7 @@ STOP_DEADLINE = 10.0  # seconds that a server gets to end after its signal
 
 if os.environ.get("CI"):
     # The test files skip when their library is missing. In CI that would hide a broken job.
-    for name in ("aiohttp", "asyncpg", "cryptography", "fastapi", "httptools", "redis", "uvicorn", "websockets"):
+    for name in ("aiohttp", "asyncpg", "fastapi", "h11", "httptools", "redis", "uvicorn", "websockets"):
         importlib.import_module(name)
 
 
@@ -187,6 +187,8 @@ def tls(tmp_path_factory):
     day = datetime.timedelta(days=1)
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
 
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
+
     def certificate(name, public_key, *, is_ca):
         # Python 3.13 checks strictly: key usage and both key identifiers must be there.
         usage = x509.KeyUsage(
@@ -211,7 +213,7 @@ def tls(tmp_path_factory):
             .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
             .add_extension(usage, critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
+            .add_extension(issuer, critical=False)
             .add_extension(
                 x509.SubjectAlternativeName(
                     [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
@@ -226,9 +228,8 @@ def tls(tmp_path_factory):
     files = Tls(folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
     files.ca.write_bytes(certificate("test authority", ca_key.public_key(), is_ca=True))
     files.cert.write_bytes(certificate("localhost", key.public_key(), is_ca=False))
-    files.key.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
+    form = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    files.key.write_bytes(key.private_bytes(serialization.Encoding.PEM, *form))
     return files
 
 

@@ -1,0 +1,278 @@
+"""ContextCore: the turn. Ready queue, timers, sleeping, poll mode, and running what is due.
+
+One turn (`turn`) looks for ready fds, sleeping if there is nothing to do, queues what is due, and runs exactly what
+was queued by then. Everything that runs goes through one FIFO queue.
+
+Thread rules: all state is guarded by the GIL, which is dropped only while the monitor sleeps or poll mode spins. A
+context made before a fork does not work in the child, and says so.
+"""
+
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyObject
+from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.ref cimport Py_DECREF
+from libc.stdint cimport int64_t, uint64_t
+
+from aioqemu_loop.context.notifier cimport Wakeup
+from aioqemu_loop.context.ready cimport ReadyQueue
+from aioqemu_loop.context.sources cimport Flushable
+from aioqemu_loop.context.timers cimport TimerHeap
+from aioqemu_loop.fdmon.base cimport AioHandler, FDMon, ReadyList, Runnable
+from aioqemu_loop.system.atomics cimport aio_cpu_relax, aio_fence, aio_load_relaxed, aio_store_release
+from aioqemu_loop.system.libc cimport POLLNVAL, clock_ns
+from aioqemu_loop.system.process cimport process_mark, same_process
+
+# While work is ready the monitor is looked at again after this much time, so that fds and signals never starve.
+cdef int64_t LOOK_EVERY_NS = 100_000
+# QEMU's POLL_GROW start and factor: the first spin is this long, each step doubles it.
+cdef int64_t POLL_FIRST_NS = 4_000
+cdef int64_t POLL_GROW = 2
+
+
+cdef class ContextCore:
+    """What AioContext is made of; not for use by itself."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.mark = process_mark()
+        self.ready = ReadyQueue()
+        self.timers = TimerHeap()
+        self.ready_list = ReadyList()
+        self.flush_more = []
+        self.wakeup = Wakeup()
+
+    def __dealloc__(self):
+        PyMem_Free(self.scratch)
+
+    cdef int check_open(self) except -1:
+        if self.closed:
+            raise RuntimeError("AioContext is closed")
+        if not same_process(self.mark):
+            raise RuntimeError("AioContext was made in another process; make a new one after fork")
+        return 0
+
+    cdef int check_home(self) except -1:
+        if self.depth and self.home != PyThread_get_thread_ident():
+            raise RuntimeError("AioContext is running in another thread")
+        return 0
+
+    cdef bint is_home(self) noexcept:
+        """True where nobody runs the context, or this thread does: the monitor may be driven from here."""
+        return self.depth == 0 or self.home == PyThread_get_thread_ident()
+
+    cdef int enter(self) except -1:
+        """This thread starts to run the context."""
+        self.check_open()
+        self.check_home()
+        self.depth += 1
+        self.home = PyThread_get_thread_ident()
+        self.look_now = True
+        return 0
+
+    cdef int leave(self) except -1:
+        """This thread stops to run it: nothing stays armed that would go with the thread."""
+        self.depth -= 1
+        if self.depth == 0 and not self.closed and same_process(self.mark):
+            self.flush_writes()
+            self.monitor.release(self.ready_list)
+            self.wakeup.event.test_and_clear()
+            self.collect()
+        return 0
+
+    cdef int turn(self, bint blocking) except -1:
+        """Returns the number of callbacks that ran."""
+        cdef int64_t timeout = 0
+        self.wakeup.notified = 0
+        if blocking:
+            timeout = self.timeout_ns()
+        if timeout != 0 or self.must_look():
+            self.look(timeout)
+        if self.timers.size:
+            self.timers.move_due(clock_ns(), self.ready)
+        return self.run_batch()
+
+    cdef int64_t timeout_ns(self) except? -2:
+        """How long the next look may sleep: 0 while there is work, -1 without limit."""
+        cdef int64_t when, left
+        if self.ready.popped != self.ready.pushed:
+            return 0
+        if self.timers.size == 0:
+            return -1
+        when = self.timers.next_ns()
+        if when < 0:
+            return -1
+        left = when - clock_ns()
+        return left if left > 0 else 0
+
+    cdef bint must_look(self) except *:
+        """Whether to look although there is no time to sleep: always at first, then when it costs nothing, or when
+        the last look was too long ago."""
+        return self.look_now or self.monitor.need_wait() or clock_ns() - self.looked_ns >= LOOK_EVERY_NS
+
+    cdef int look(self, int64_t timeout_ns) except -1:
+        """Ask the monitor; the only place that sleeps."""
+        cdef int64_t started = 0
+        if not same_process(self.mark):
+            self.check_open()
+        self.look_now = False
+        if timeout_ns != 0:
+            if self.poll_max_ns:
+                started = clock_ns()
+                timeout_ns = self.spin(timeout_ns)
+            aio_store_release(&self.wakeup.notify_me, 1)
+            aio_fence()  # pairs with the one in Wakeup.notify()
+            if aio_load_relaxed(&self.wakeup.notified):
+                timeout_ns = 0
+        try:
+            self.monitor.wait(self.ready_list, timeout_ns)
+        finally:
+            aio_store_release(&self.wakeup.notify_me, 0)
+            self.wakeup.notified = 0
+            self.wakeup.written = 0
+            self.collect()
+        self.looked_ns = clock_ns()
+        if started:
+            self.adapt(self.looked_ns - started)
+        # Python's signal handlers run here, also when nothing else does.
+        PyErr_CheckSignals()
+        return 0
+
+    cdef int64_t spin(self, int64_t timeout_ns) except? -2:
+        """Poll mode: look without sleeping for up to poll_ns. Returns the time that is left to sleep."""
+        cdef int64_t now, deadline
+        cdef bint hit = False
+        if self.poll_ns == 0 or not self.monitor.begin_peek(self.ready_list):
+            return timeout_ns
+        now = clock_ns()
+        deadline = now + (self.poll_ns if timeout_ns < 0 else min(self.poll_ns, timeout_ns))
+        cdef int64_t started = now
+        with nogil:
+            while now < deadline:
+                if self.monitor.peek() or aio_load_relaxed(&self.wakeup.notified):
+                    hit = True
+                    break
+                aio_cpu_relax()
+                now = clock_ns()
+        if hit or self.ready_list.size:
+            return 0
+        return timeout_ns if timeout_ns < 0 else max(0, timeout_ns - (now - started))
+
+    cdef int adapt(self, int64_t block_ns) except -1:
+        """QEMU's rule: spin longer while events come soon after, not at all when they do not."""
+        if block_ns <= self.poll_ns:
+            return 0
+        if block_ns > self.poll_max_ns:
+            self.poll_ns = 0
+        else:
+            self.poll_ns = min(self.poll_max_ns, max(POLL_FIRST_NS, self.poll_ns * POLL_GROW))
+        return 0
+
+    cdef int collect(self) except -1:
+        """Hand what the monitor found to the handlers, which queue their work."""
+        cdef ReadyList found = self.ready_list
+        cdef AioHandler handler
+        cdef Py_ssize_t i = 0
+        cdef int revents
+        if found.size == 0:
+            return 0
+        try:
+            while i < found.size:
+                handler = <AioHandler>found.handlers[i]
+                Py_DECREF(handler)
+                revents = found.revents[i]
+                i += 1
+                handler.on_ready(revents)
+                if revents & POLLNVAL:
+                    # Closed behind our back: told once, then not watched any more.
+                    self.monitor.update(handler, None)
+        finally:
+            while i < found.size:
+                Py_DECREF(<object>found.handlers[i])
+                i += 1
+            found.size = 0
+        return 0
+
+    cdef int run_batch(self) except -1:
+        """Run exactly what is queued now. A nested turn may have run part of it: positions only ever count up."""
+        cdef uint64_t first = self.ready.popped
+        cdef uint64_t last = self.ready.pushed
+        cdef Runnable item = None
+        cdef PyObject *taken
+        cdef bint outer = self.dispatching
+        self.dispatching = True
+        try:
+            while self.ready.popped < last:
+                try:
+                    while self.ready.popped < last:
+                        taken = self.ready.pop()
+                        item = <Runnable>taken
+                        Py_DECREF(item)
+                        if self.slow_ns:
+                            self.run_timed(item)
+                        else:
+                            item.run()
+                        if self.flush_first is not None:
+                            self.flush_writes()
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as exc:
+                    self.report(item, exc)
+        finally:
+            self.dispatching = outer
+            if self.flush_first is not None:
+                self.flush_writes()
+        return <int>(last - first)
+
+    cdef int run_timed(self, Runnable item) except -1:
+        cdef int64_t started = clock_ns()
+        cdef int64_t took
+        self.on_slow(item, -1)
+        try:
+            item.run()
+        finally:
+            took = clock_ns() - started
+            self.on_slow(item, took if took >= self.slow_ns else 0)
+        return 0
+
+    cdef int report(self, object item, object exc) except -1:
+        if self.on_error is None:
+            raise exc
+        self.on_error(item, exc)
+        return 0
+
+    # -- output gathered while a callback runs --
+
+    cdef int add_flush(self, Flushable item) except -1:
+        if not item.flush_queued:
+            item.flush_queued = True
+            if self.flush_first is None:
+                self.flush_first = item
+            else:
+                self.flush_more.append(item)
+        return 0
+
+    cdef int flush_writes(self) except -1:
+        """Most callbacks write to one transport at the most: that one needs no list."""
+        cdef Flushable item
+        cdef list more
+        while self.flush_first is not None:  # flushing may call protocols, which may write more
+            item = self.flush_first
+            self.flush_first = None
+            item.flush_queued = False
+            item.flush()
+            if self.flush_more:
+                more = self.flush_more
+                self.flush_more = []
+                for entry in more:
+                    item = <Flushable>entry
+                    item.flush_queued = False
+                    item.flush()
+        return 0
+
+    cdef char *read_scratch(self) except NULL:
+        """A buffer of SCRATCH_SIZE for one read at a time; its pages are touched only as far as reads fill it."""
+        if self.scratch == NULL:
+            self.scratch = <char *>PyMem_Malloc(SCRATCH_SIZE)
+            if self.scratch == NULL:
+                raise MemoryError
+        return self.scratch
