@@ -7,12 +7,13 @@ cdef class AioContext(ContextCore):
     cdef AioHandler wakeup_handler
     cdef dict handlers
 
-    cdef int retire(self, FDMon monitor, AioHandler handler) except -1
+    cdef int adopt(self, FDMon monitor, AioHandler handler) except -1
     cdef int add_handler(self, AioHandler handler) except -1
     cdef int displace(self, AioHandler old) except -1
     cdef int change_events(self, AioHandler handler, int events) except -1
     cdef int remove_handler(self, AioHandler handler) except -1
     cdef int settle(self, AioHandler handler) except -1
+    cdef int wait_settled(self, AioHandler handler) except -1
     cdef int set_half(self, int fd, bint write, Runnable callback) except -1
     cdef Runnable remove_half(self, int fd, bint write)
     cdef FdCallbacks callbacks_of(self, int fd)

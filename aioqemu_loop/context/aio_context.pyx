@@ -3,13 +3,11 @@
 Any thread may call the methods documented as thread-safe; everything else belongs to the thread that runs the context.
 """
 
-from cpython.pythread cimport PyThread_get_thread_ident
-
 from aioqemu_loop.context.core cimport ContextCore
 from aioqemu_loop.context.notifier cimport EventNotifier, Wakeup
 from aioqemu_loop.context.sources cimport BottomHalf, Callback, FdCallbacks, OwnedHandler, Timer
 from aioqemu_loop.fdmon.base cimport AioHandler, FDMon, Runnable, check_fd
-from aioqemu_loop.system.libc cimport POLLIN, POLLOUT
+from aioqemu_loop.system.libc cimport EBADF, POLLIN, POLLNVAL, POLLOUT
 from aioqemu_loop.system.process cimport same_process
 
 import threading
@@ -73,29 +71,34 @@ cdef class AioContext(ContextCore):
         cdef list moving = [self.wakeup_handler, *self.handlers.values()]
         cdef list moved = []
         for handler in moving:
-            self.retire(old, <AioHandler>handler)
+            old.update(<AioHandler>handler, None)
+        old.release(self.ready_list)
         try:
             for handler in moving:
-                new.update(None, <AioHandler>handler)
+                self.adopt(new, <AioHandler>handler)
                 moved.append(handler)
         except BaseException:
             for handler in moved:
-                self.retire(new, <AioHandler>handler)
+                new.update(<AioHandler>handler, None)
             new.release(self.ready_list)
             new.close()
             for handler in moving:
-                old.update(None, <AioHandler>handler)
+                self.adopt(old, <AioHandler>handler)
             self.collect()
             raise
         self.monitor = new
-        old.release(self.ready_list)
         old.close()
         self.collect()
         self.look_now = True
 
-    cdef int retire(self, FDMon monitor, AioHandler handler) except -1:
-        monitor.update(handler, None)
-        monitor.settle(handler, self.ready_list)
+    cdef int adopt(self, FDMon monitor, AioHandler handler) except -1:
+        """Register a handler that was registered before. Its fd may be closed since: that is told by POLLNVAL."""
+        try:
+            monitor.update(None, handler)
+        except OSError as exc:
+            if exc.errno != EBADF:
+                raise
+            self.ready_list.push(handler, POLLNVAL)
         return 0
 
     def poll(self, bint blocking=True):
@@ -105,15 +108,13 @@ cdef class AioContext(ContextCore):
         May be called inside a callback.
         """
         cdef bint progress
-        self.check_open()
-        self.check_home()
-        self.look_now = True
-        self.depth += 1
-        self.home = PyThread_get_thread_ident()
+        self.enter()
         try:
             progress = self.turn(blocking) > 0
         finally:
             self.depth -= 1
+            if self.depth == 0 and self.settling:
+                self.settle_waiting()
         return progress
 
     def notify(self):
@@ -125,8 +126,8 @@ cdef class AioContext(ContextCore):
         """Call `io_read()` while `fd` is readable and `io_write()` while it is writable; None for neither removes.
 
         Thread-safe. Removing from another thread than the context's is asynchronous: the kernel may still hold the
-        file for a moment. wait=True returns when it has let go, so that the fd may be closed; the context must be
-        running then, or be idle. Raises OSError (EBADF, or EPERM where the monitor cannot watch the file).
+        file for a moment. wait=True returns when it has let go, so that the fd may be closed; for that the thread
+        that polls the context must poll it again (on io_uring only it can cancel what it armed). Raises OSError (EBADF, or EPERM where the monitor cannot watch the file).
         """
         cdef int number = as_fd(fd)
         cdef FdCallbacks old
@@ -191,6 +192,7 @@ cdef class AioContext(ContextCore):
             if self.depth:
                 raise RuntimeError("Cannot close a running AioContext")
         self.closed = True
+        self.settle_waiting()
         self.monitor.release(self.ready_list)
         self.monitor.close()
         self.wakeup.event.close()
@@ -250,18 +252,17 @@ cdef class AioContext(ContextCore):
             self.collect()
         return 0
 
-    def wait_settled(self, AioHandler handler not None):
+    cdef int wait_settled(self, AioHandler handler) except -1:
+        """settle(), or from another thread wait until the context's thread did."""
         if self.is_home():
             self.settle(handler)
-            return
+            if self.monitor.settled(handler):
+                return 0
         done = threading.Event()
-
-        def settle_and_tell():
-            self.settle(handler)
-            done.set()
-
-        self.bh_schedule_oneshot(settle_and_tell)
+        self.settling.append((handler, done))
+        self.wakeup.notify()
         done.wait()
+        return 0
 
     cdef FdCallbacks callbacks_of(self, int fd):
         """The user's registration of an fd, or None. Raises RuntimeError where a transport has the fd."""

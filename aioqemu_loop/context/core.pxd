@@ -27,6 +27,7 @@ cdef class ContextCore:
     cdef int64_t looked_ns
     cdef Flushable flush_first
     cdef list flush_more
+    cdef list settling
     cdef char *scratch
     # Poll mode, QEMU's names.
     cdef readonly int64_t poll_max_ns
@@ -41,6 +42,7 @@ cdef class ContextCore:
     cdef bint is_home(self) noexcept
     cdef int enter(self) except -1
     cdef int leave(self) except -1
+    cdef int settle_waiting(self) except -1
     cdef int turn(self, bint blocking) except -1
     cdef int64_t timeout_ns(self) except? -2
     cdef bint must_look(self) except *

@@ -39,6 +39,7 @@ cdef class ContextCore:
         self.timers = TimerHeap()
         self.ready_list = ReadyList()
         self.flush_more = []
+        self.settling = []
         self.wakeup = Wakeup()
 
     def __dealloc__(self):
@@ -77,14 +78,28 @@ cdef class ContextCore:
             self.monitor.release(self.ready_list)
             self.wakeup.event.test_and_clear()
             self.collect()
+            self.settle_waiting()
         return 0
+
+    cdef int settle_waiting(self) except -1:
+        """Let go those threads that wait until the kernel has let go of their removed handlers' files."""
+        cdef list waiting = self.settling
+        self.settling = []
+        for handler, done in waiting:
+            if not self.closed:
+                self.monitor.settle(<AioHandler>handler, self.ready_list)
+            done.set()
+        return self.collect()
 
     cdef int turn(self, bint blocking) except -1:
         """Returns the number of callbacks that ran."""
         cdef int64_t timeout = 0
-        self.wakeup.notified = 0
-        if blocking:
+        if self.wakeup.notified:
+            self.wakeup.notified = 0  # the turn that it asked for is this one
+        elif blocking:
             timeout = self.timeout_ns()
+        if self.settling:
+            self.settle_waiting()
         if timeout != 0 or self.must_look():
             self.look(timeout)
         if self.timers.size:
@@ -93,16 +108,14 @@ cdef class ContextCore:
 
     cdef int64_t timeout_ns(self) except? -2:
         """How long the next look may sleep: 0 while there is work, -1 without limit."""
-        cdef int64_t when, left
+        cdef int64_t when, now
         if self.ready.popped != self.ready.pushed:
             return 0
-        if self.timers.size == 0:
+        if not self.timers.pending():
             return -1
-        when = self.timers.next_ns()
-        if when < 0:
-            return -1
-        left = when - clock_ns()
-        return left if left > 0 else 0
+        when = self.timers.heap[0].when_ns
+        now = clock_ns()
+        return when - now if when > now else 0
 
     cdef bint must_look(self) except *:
         """Whether to look although there is no time to sleep: always at first, then when it costs nothing, or when
@@ -194,8 +207,8 @@ cdef class ContextCore:
 
     cdef int run_batch(self) except -1:
         """Run exactly what is queued now. A nested turn may have run part of it: positions only ever count up."""
-        cdef uint64_t first = self.ready.popped
         cdef uint64_t last = self.ready.pushed
+        cdef int ran = 0
         cdef Runnable item = None
         cdef PyObject *taken
         cdef bint outer = self.dispatching
@@ -207,32 +220,29 @@ cdef class ContextCore:
                         taken = self.ready.pop()
                         item = <Runnable>taken
                         Py_DECREF(item)
-                        if self.slow_ns:
-                            self.run_timed(item)
-                        else:
-                            item.run()
+                        ran += self.run_timed(item) if self.slow_ns else item.run()
                         if self.flush_first is not None:
                             self.flush_writes()
                 except (SystemExit, KeyboardInterrupt):
                     raise
                 except BaseException as exc:
+                    ran += 1
                     self.report(item, exc)
         finally:
             self.dispatching = outer
             if self.flush_first is not None:
                 self.flush_writes()
-        return <int>(last - first)
+        return ran
 
     cdef int run_timed(self, Runnable item) except -1:
         cdef int64_t started = clock_ns()
         cdef int64_t took
         self.on_slow(item, -1)
         try:
-            item.run()
+            return item.run()
         finally:
             took = clock_ns() - started
             self.on_slow(item, took if took >= self.slow_ns else 0)
-        return 0
 
     cdef int report(self, object item, object exc) except -1:
         if self.on_error is None:

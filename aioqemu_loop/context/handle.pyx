@@ -55,7 +55,7 @@ cdef class Handle(Runnable):
         if result == NULL:
             return self.report()
         Py_DECREF(<object>result)
-        return 0
+        return 1
 
     cdef int report(self) except -1:
         """Hand the exception that is set to the loop's exception handler; SystemExit and KeyboardInterrupt go on."""
@@ -73,7 +73,7 @@ cdef class Handle(Runnable):
             if self._source_traceback:
                 details["source_traceback"] = self._source_traceback
             self._loop.call_exception_handler(details)
-        return 0
+        return 1
 
     def _run(self):
         self.run()

@@ -19,9 +19,10 @@ cdef class Callback(Runnable):
         self.callback = callback
 
     cdef int run(self) except -1:
-        if not self.cancelled:
-            self.callback()
-        return 0
+        if self.cancelled:
+            return 0
+        self.callback()
+        return 1
 
     def __repr__(self):
         return f"<{type(self).__name__} {self.callback!r}>"
@@ -88,10 +89,11 @@ cdef class BottomHalf(Callback):
 
     cdef int run(self) except -1:
         self.queued = False
-        if self.scheduled:
-            self.scheduled = False
-            self.callback()
-        return 0
+        if not self.scheduled:
+            return 0
+        self.scheduled = False
+        self.callback()
+        return 1
 
 
 cdef class Timer(Callback):

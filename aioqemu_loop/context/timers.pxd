@@ -21,7 +21,7 @@ cdef class TimerHeap:
 
     cdef int add(self, Runnable item, int64_t when_ns) except -1
     cdef int cancel(self, Runnable item) except -1
-    cdef int64_t next_ns(self) except? -1
+    cdef bint pending(self) except -1
     cdef int move_due(self, int64_t now_ns, ReadyQueue ready) except -1
     cdef int clear(self) except -1
     cdef void sift_up(self, Py_ssize_t i) noexcept

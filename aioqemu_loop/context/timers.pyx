@@ -80,12 +80,12 @@ cdef class TimerHeap:
             self.compact()
         return 0
 
-    cdef int64_t next_ns(self) except? -1:
-        """When the next live timer is due, or -1."""
+    cdef bint pending(self) except -1:
+        """True where a timer is set; heap[0] is then the one that is due first."""
         while self.size and not self.alive(0):
             self.dead -= 1
             self.drop_first()
-        return self.heap[0].when_ns if self.size else -1
+        return self.size != 0
 
     cdef int move_due(self, int64_t now_ns, ReadyQueue ready) except -1:
         """Queue what is due, earliest first."""

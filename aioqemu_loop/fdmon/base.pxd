@@ -57,6 +57,7 @@ cdef class FDMon:
     cpdef int wait(self, ReadyList ready_list, int64_t timeout_ns) except -1
     cpdef bint need_wait(self) except *
     cpdef settle(self, AioHandler handler, ReadyList ready_list)
+    cpdef bint settled(self, AioHandler handler) except *
     cpdef release(self, ReadyList ready_list)
     cpdef close(self)
     cdef bint begin_peek(self, ReadyList ready_list) except -1

@@ -39,7 +39,7 @@ class FDMonUnavailable(RuntimeError):
 
 
 cdef class Runnable:
-    """What the ready queue holds: run() is called once for each time it was queued."""
+    """What the ready queue holds. run() is called once for each time it was queued; 0: there was nothing to do."""
 
     cdef int run(self) except -1:
         raise NotImplementedError
@@ -183,8 +183,13 @@ cdef class FDMon:
     cpdef settle(self, AioHandler handler, ReadyList ready_list):
         """Return when the kernel holds nothing any more for a removed handler: its fd may be closed then.
 
-        Events of other handlers that come up meanwhile go to `ready_list`.
+        Events of other handlers that come up meanwhile go to `ready_list`. Where only another thread can do that
+        it returns at once, and settled() stays False until that thread's next wait().
         """
+
+    cpdef bint settled(self, AioHandler handler) except *:
+        """True when the kernel holds nothing any more for a removed handler."""
+        return True
 
     cpdef release(self, ReadyList ready_list):
         """The thread stops running the context; another one may go on with it. Nothing stays armed that belongs to

@@ -10,13 +10,16 @@ cdef class IOUringFDMon(FDMon):
     cdef SlotTable slots
     cdef list submit_list
     cdef unsigned long owner
+    cdef int owner_tid
+    cdef bint closed
     cdef bint parked
     cdef bint one_shot_only
     cdef readonly bint overflowed
 
     cdef int mark_dirty(self, AioHandler handler) except -1
     cdef int own(self) except -1
-    cdef int new_ring(self) except -1
+    cdef int drop_ring(self) except -1
+    cdef int check(self, int ret) except -1
     cdef int fill_sq(self, ReadyList ready_list) except -1
     cdef int reconcile(self, AioHandler handler, ReadyList ready_list) except -1
     cdef int make_room(self, ReadyList ready_list) except -1

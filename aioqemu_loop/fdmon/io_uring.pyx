@@ -13,8 +13,11 @@ any thread, only puts handlers on `submit_list`, and fill_sq() brings the kernel
   another thread can go on with a fresh ring; a thread that ends with polls armed would take them with it.
 """
 
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+
+from posix.unistd cimport F_OK, access
 
 from aioqemu_loop.fdmon.base cimport AioHandler, FDMon, ReadyList, SlotTable, check_pollable
 from aioqemu_loop.system.libc cimport (
@@ -34,6 +37,16 @@ from aioqemu_loop.system.process cimport same_process
 from aioqemu_loop.uring.abi cimport *
 from aioqemu_loop.uring.ring cimport Ring
 
+cdef extern from * nogil:
+    """
+    #include <sys/syscall.h>
+    #include <unistd.h>
+    static inline int aio_gettid(void) { return (int)syscall(SYS_gettid); }  /* glibc has it from 2.30 */
+    """
+    int gettid "aio_gettid"()
+
+# A cancelled poll completes at once; this only bounds a wait that the kernel should never let happen.
+cdef int64_t CANCEL_WAIT_NS = 100_000_000
 # user_data of requests whose own completion says nothing (ASYNC_CANCEL); never a token.
 cdef uint64_t IGNORED = 0
 
@@ -85,37 +98,45 @@ cdef class IOUringFDMon(FDMon):
             with nogil:
                 ret = self.ring.enter(1, timeout_ns)
         self.harvest(ready_list)
-        if ret < 0 and ret != -ETIME and ret != -EINTR and ret != -EBUSY and ret != -EAGAIN:
-            if ret != -EEXIST:
-                raise_errno(-ret)
-            # A dead thread's number was given to this one: the ring belongs to nobody.
-            self.new_ring()
+        self.check(ret)
         return <int>(ready_list.size - before)
+
+    cdef int check(self, int ret) except -1:
+        """Deal with what enter() returned. Whether there were completions is known from the queue."""
+        if ret >= 0 or ret == -ETIME or ret == -EINTR or ret == -EBUSY or ret == -EAGAIN:
+            return 0
+        if ret == -EEXIST:
+            # A dead thread's id was given to this one: the ring has no owner any more.
+            self.drop_ring()
+            return 0
+        raise_errno(-ret)
 
     cdef int own(self) except -1:
         """Make sure that this thread owns an enabled ring of this process."""
         cdef unsigned long me = PyThread_get_thread_ident()
         cdef int ret
-        if self.ring.fd < 0 or not same_process(self.ring.mark):
-            raise RuntimeError("this io_uring belongs to the parent process")
+        if self.closed or not same_process(self.ring.mark):
+            raise RuntimeError("this io_uring is closed, or belongs to the parent process")
         if self.owner == me:
             return 0
         if self.owner != 0:
-            self.new_ring()
+            self.drop_ring()
+        if self.ring.fd < 0:
+            self.ring = Ring()
         ret = self.ring.enable()
         if ret < 0:
             raise_errno(-ret)
         self.owner = me
+        self.owner_tid = gettid()
         return 0
 
-    cdef int new_ring(self) except -1:
-        """Go on with a ring that no thread owns yet. Readiness is a state: arming again loses nothing."""
-        cdef Ring fresh = Ring()
+    cdef int drop_ring(self) except -1:
+        """Give up a ring that this thread may not enter. Readiness is a state: arming again in another loses none."""
         cdef SlotTable old = self.slots
         cdef AioHandler handler
-        self.ring.close()
-        self.ring = fresh
-        self.owner = 0
+        if self.owner != 0:
+            self.ring.close()
+            self.owner = 0
         self.slots = SlotTable()
         for item in old.handlers:
             if item is not None:
@@ -177,11 +198,12 @@ cdef class IOUringFDMon(FDMon):
         return 0
 
     cdef int enter_now(self, bint wait_one, ReadyList ready_list) except -1:
-        """Submit without sleeping longer than for one completion, and harvest."""
-        cdef int ret = self.ring.enter(1 if wait_one else 0, -1)
+        """Submit, sleep for one completion at the most (and not for ever), and harvest."""
+        cdef int ret = self.ring.enter(1 if wait_one else 0, CANCEL_WAIT_NS)
         self.harvest(ready_list)
-        if ret < 0 and ret != -EINTR and ret != -EBUSY and ret != -EAGAIN:
-            raise_errno(-ret)
+        self.check(ret)
+        if wait_one:
+            PyErr_CheckSignals()
         return 0
 
     cdef int harvest(self, ReadyList ready_list) except -1:
@@ -223,32 +245,37 @@ cdef class IOUringFDMon(FDMon):
         return 0
 
     cpdef settle(self, AioHandler handler, ReadyList ready_list):
-        if not handler.mon_inflight:
+        # What another thread armed only that thread can cancel: its next wait() does.
+        if not handler.mon_inflight or self.closed or self.owner != PyThread_get_thread_ident():
             return
-        if self.ring.fd < 0 or not same_process(self.ring.mark):
+        if not same_process(self.ring.mark):
             return
-        self.own()
         self.fill_sq(ready_list)
         self.enter_now(False, ready_list)
         while handler.mon_inflight:
             self.enter_now(True, ready_list)
 
+    cpdef bint settled(self, AioHandler handler) except *:
+        # The polls of a thread that has ended ended with it.
+        return not handler.mon_inflight or not access(b"/proc/self/task/%d" % self.owner_tid, F_OK) == 0
+
     cpdef release(self, ReadyList ready_list):
-        if self.owner == 0 or self.ring.fd < 0 or not same_process(self.ring.mark):
+        if self.closed or not same_process(self.ring.mark):
             return
         if self.owner != PyThread_get_thread_ident():
-            self.new_ring()
-            return
+            self.drop_ring()
         self.parked = True
         for item in self.slots.handlers:
             if item is not None:
                 self.mark_dirty(<AioHandler>item)
         self.fill_sq(ready_list)
-        self.enter_now(False, ready_list)
+        if self.slots.used:
+            self.enter_now(False, ready_list)
         while self.slots.used:
             self.enter_now(True, ready_list)
 
     cpdef close(self):
+        self.closed = True
         self.ring.close()
 
     cdef bint begin_peek(self, ReadyList ready_list) except -1:

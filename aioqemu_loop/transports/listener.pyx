@@ -88,12 +88,12 @@ cdef class Listener(OwnedHandler):
             fd = accept4(self.fd, <sockaddr *>&address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if fd < 0:
                 if errno == EAGAIN:
-                    return 0
+                    return 1
                 if errno == EINTR or errno in CONNECTION_ERRORS:
                     continue
                 return self.accept_failed(errno)
             self.py_context.copy().run(self.accepted, fd, address_to_python(&address, size))
-        return 0
+        return 1
 
     def accepted(self, int fd, peername):
         """Errors of the protocol factory are the application's: as in asyncio only debug mode shows them."""

@@ -70,7 +70,7 @@ cdef class ReadinessEngine(StreamEngine):
                     self.context.change_events(self, POLLOUT if self.writing else 0)
         if revents & WRITE_EVENTS and self.writing and self.sink is not None:
             sink.writable()
-        return 0
+        return 1
 
     cdef int read(self, StreamSink sink, int revents) except -1:
         cdef char *where = NULL
