@@ -184,7 +184,11 @@ cdef class AioContext(ContextCore):
         self.poll_ns = 0
 
     def close(self):
-        """Give everything back. Handlers, timers and bottom halves are forgotten; their fds stay open."""
+        """Give everything back. Handlers, timers and bottom halves are forgotten; their fds stay open.
+
+        Called by another thread than the one that polled last, on io_uring, the kernel lets go of watched files only
+        some ms later: what that thread armed no other one can cancel.
+        """
         if self.closed:
             return
         if same_process(self.mark):

@@ -39,6 +39,7 @@ cdef class BottomHalf(Callback):
 cdef class Timer(Callback):
     cdef TimerHeap heap
     cdef Wakeup wakeup
+    cdef bint armed
 
 
 cdef class Flushable:

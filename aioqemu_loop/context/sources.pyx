@@ -101,15 +101,25 @@ cdef class Timer(Callback):
 
     def mod_ns(self, int64_t expire_ns):
         """Run the callback once, not before the monotonic clock shows `expire_ns` (ns, as time.monotonic_ns())."""
+        self.armed = True
         self.heap.add(self, expire_ns)
         self.wakeup.notify()
 
     def delete(self):
         """QEMU's timer_del: forget the time that was set; mod_ns() may set another."""
+        self.armed = False
         self.heap.cancel(self)
 
     def pending(self):
-        return self.timer_seq != 0
+        return self.armed
+
+    cdef int run(self) except -1:
+        # It may have been deleted, or moved, since it came due.
+        if not self.armed or self.timer_seq != 0:
+            return 0
+        self.armed = False
+        self.callback()
+        return 1
 
 
 cdef class Flushable:

@@ -46,15 +46,18 @@ cdef class EpollFDMon(FDMon):
             return
         if new.mon_token:
             err = self.control(EPOLL_CTL_MOD, new)
-            if err == ENOENT:  # closed and opened again under the same number
-                err = self.control(EPOLL_CTL_ADD, new)
             if err == 0:
                 return
-        else:
-            new.mon_token = self.slots.alloc(new)
-            err = self.control(EPOLL_CTL_ADD, new)
-            if err == EEXIST:  # what is left of an earlier registration of the same file and number
-                err = self.control(EPOLL_CTL_MOD, new)
+            token = new.mon_token
+            new.mon_token = 0
+            self.slots.free(token)
+            if err != ENOENT:
+                raise_errno(err)
+            # Another file has this number now. It gets a token of its own: the old file may live on and report.
+        new.mon_token = self.slots.alloc(new)
+        err = self.control(EPOLL_CTL_ADD, new)
+        if err == EEXIST:  # what is left of an earlier registration of the same file and number
+            err = self.control(EPOLL_CTL_MOD, new)
         if err:
             token = new.mon_token
             new.mon_token = 0
@@ -140,6 +143,7 @@ cdef class EpollFDMon(FDMon):
         if self.epfd >= 0:
             close_fd(self.epfd)
             self.epfd = -1
+        self.slots = SlotTable()
 
     cdef bint begin_peek(self, ReadyList ready_list) except -1:
         return same_process(self.mark)

@@ -277,6 +277,8 @@ cdef class IOUringFDMon(FDMon):
     cpdef close(self):
         self.closed = True
         self.ring.close()
+        self.slots = SlotTable()
+        self.submit_list = []
 
     cdef bint begin_peek(self, ReadyList ready_list) except -1:
         self.own()

@@ -50,11 +50,11 @@ cdef class PollFDMon(FDMon):
             self.drop(old)
         if new is None or new.events == 0:
             return
+        check_fd(new.fd)
         if new.mon_token:
             self.watched.fds[<Py_ssize_t>self.positions[new.mon_token]].events = <short>new.events
-            return
-        check_fd(new.fd)
-        self.append(new)
+        else:
+            self.append(new)
 
     cdef int append(self, AioHandler handler) except -1:
         reserve(&self.watched, self.count + 1)
@@ -118,6 +118,11 @@ cdef class PollFDMon(FDMon):
             memcpy(self.scratch.tokens, self.watched.tokens, self.count * sizeof(uint64_t))
         self.scratch_count = self.count
         return 0
+
+    cpdef close(self):
+        self.slots = SlotTable()
+        self.positions = {}
+        self.count = 0
 
     cdef bint begin_peek(self, ReadyList ready_list) except -1:
         self.prepare_scratch()

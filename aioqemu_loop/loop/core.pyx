@@ -90,18 +90,18 @@ cdef class LoopCore:
     def call_later(self, delay, callback, *args, context=None):
         if delay is None:
             raise TypeError("delay must not be None")
-        return self.schedule("call_later", clock_ns() / 1e9 + delay, callback, args, context)
+        return self.schedule(clock_ns() / 1e9 + delay, callback, args, context)
 
     def call_at(self, when, callback, *args, context=None):
         if when is None:
             raise TypeError("when cannot be None")
-        return self.schedule("call_at", when, callback, args, context)
+        return self.schedule(when, callback, args, context)
 
-    cdef TimerHandle schedule(self, str method, double when, object callback, tuple args, object context):
+    cdef TimerHandle schedule(self, double when, object callback, tuple args, object context):
         cdef TimerHandle handle
         self.refuse_closed()
         if self._debug:
-            self.check_debug(callback, method)
+            self.check_debug(callback, "call_at")
         handle = new_timer_handle(when, callback, args, self, context, self.context.timers)
         if self._debug:
             handle._source_traceback = extract_stack(getframe(0))
@@ -131,8 +131,7 @@ cdef class LoopCore:
     cdef Handle watch(self, object fd, object callback, tuple args, bint write):
         cdef Handle handle
         self.refuse_closed()
-        if self._debug:
-            self._check_callback(callback, "add_writer" if write else "add_reader")
+        self.refuse_transport(fd)
         handle = new_handle(callback, args, self, None)
         if self._debug:
             handle._source_traceback = extract_stack(getframe(0))
@@ -141,10 +140,10 @@ cdef class LoopCore:
 
     cdef bint unwatch(self, object fd, bint write) except -1:
         cdef Runnable old
-        cdef int number = as_fd(fd)
+        self.refuse_transport(fd)
         if self._closed:
             return False
-        old = self.context.remove_half(number, write)
+        old = self.context.remove_half(as_fd(fd), write)
         if old is None:
             return False
         old.cancel()
@@ -171,10 +170,13 @@ cdef class LoopCore:
         return self.watch(fd, callback, args, True)
 
     def _ensure_fd_no_transport(self, fd):
-        cdef int number = as_fd(fd)
-        transport = self.context.transport_of(number)
+        self.refuse_transport(fd)
+
+    cdef int refuse_transport(self, object fd) except -1:
+        transport = self.context.transport_of(as_fd(fd))
         if transport is not None:
             raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
+        return 0
 
     # -- running --
 

@@ -416,18 +416,25 @@ def test_a_waiting_removal_by_a_thread_frees_the_port(context):
         assert not needed.is_set()
 
 
-def test_a_removal_by_a_thread_while_the_context_is_idle_frees_the_port(context):
-    # Idle, but armed by this thread's last poll: on io_uring the removing thread cannot cancel in that ring.
+def test_a_removal_by_a_thread_between_two_polls_frees_the_port(context):
+    # Idle, but armed by this thread's last poll: on io_uring only this thread can cancel in that ring, so the remover
+    # waits for the next poll.
     for _ in range(20):
         listener = socket.create_server(("127.0.0.1", 0))
         context.set_fd_handler(listener, lambda: None)
         turns(context, 2)
+        outcome = []
 
-        def remove(listener=listener):
+        def remove(listener=listener, outcome=outcome):
             context.set_fd_handler(listener, wait=True)
             rebind(listener)
+            outcome.append("free")
 
-        in_thread(remove)
+        thread = threading.Thread(target=remove)
+        thread.start()
+        while thread.is_alive():
+            context.poll(False)
+        assert outcome == ["free"]
 
 
 def test_a_removal_in_the_own_thread_frees_the_port_at_once(context, listener):
