@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from aioqemu_loop.context.fdmons import poll_max_ns_or_default
-from aioqemu_loop.loop import unix
+from aioqemu_loop.loop import sock_ops, unix
 from aioqemu_loop.loop.core import LoopCore
 from aioqemu_loop.loop.signals import Signals
 from aioqemu_loop.transports.listener import Listener
@@ -108,40 +108,28 @@ class Loop(LoopCore, _BaseEventLoop):
     # -- sockets --
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
-        base_events._check_ssl_socket(sock)  # type: ignore[attr-defined]
-        if self._debug and sock.gettimeout() != 0:
-            raise ValueError("the socket must be non-blocking")
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
-            resolved = await self._ensure_resolved(
-                address, family=sock.family, type=sock.type, proto=sock.proto, loop=self
-            )
-            address = resolved[0][4]
-        try:
-            sock.connect(address)
-        except (BlockingIOError, InterruptedError):
-            await self._connected(sock, address)
+        await sock_ops.connect(self, sock, address)
 
-    async def _connected(self, sock: socket.socket, address: Any) -> None:
-        """Wait for the end of a connect() that goes on in the background."""
-        self._ensure_fd_no_transport(sock)
-        waiter = self.create_future()
-        fd = sock.fileno()
+    async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
+        return await sock_ops.accept(self, sock)
 
-        def writable() -> None:
-            if waiter.done():
-                return
-            err = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if err:
-                waiter.set_exception(OSError(err, f"Connect call failed {address}"))
-            else:
-                waiter.set_result(None)
+    async def sock_recv(self, sock: socket.socket, nbytes: int) -> bytes:
+        return await sock_ops.recv(self, sock, nbytes)
 
-        handle = self._add_writer(fd, writable)
-        try:
-            await waiter
-        finally:
-            if not handle.cancelled():
-                self.remove_writer(fd)
+    async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
+        return await sock_ops.recv_into(self, sock, buf)
+
+    async def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> tuple[bytes, Any]:
+        return await sock_ops.recvfrom(self, sock, bufsize)
+
+    async def sock_recvfrom_into(self, sock: socket.socket, buf: Any, nbytes: int = 0) -> tuple[int, Any]:
+        return await sock_ops.recvfrom_into(self, sock, buf, nbytes)
+
+    async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int:
+        return await sock_ops.sendto(self, sock, data, address)
+
+    async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
+        await sock_ops.sendall(self, sock, data)
 
     # -- transports --
 
