@@ -31,6 +31,7 @@ from aioqemu_loop.system.libc cimport (
     ETIME,
     POLLERR,
     POLLNVAL,
+    POLLPRI,
     raise_errno,
 )
 from aioqemu_loop.system.process cimport same_process
@@ -163,6 +164,7 @@ cdef class IOUringFDMon(FDMon):
         cdef aio_sqe *sqe
         cdef bint wanted = handler.mon_registered and not self.parked
         cdef uint64_t token
+        cdef uint32_t events
         if handler.mon_token and (handler.mon_rearm or not wanted):
             self.make_room(ready_list)
             if handler.mon_token:  # making room may have harvested its completion
@@ -182,9 +184,12 @@ cdef class IOUringFDMon(FDMon):
             sqe = self.ring.get_sqe()
             sqe.opcode = AIO_OP_POLL_ADD
             sqe.fd = handler.fd
-            sqe.op_flags = aio_poll_events(<uint32_t>handler.events)
+            events = <uint32_t>handler.events
             if handler.edge and not self.one_shot_only:
                 sqe.len = AIO_POLL_ADD_MULTI
+                # A multishot poll reports what the wake-up named, and sockets name POLLPRI whenever data comes.
+                events &= ~<uint32_t>POLLPRI
+            sqe.op_flags = aio_poll_events(events)
             sqe.user_data = token
             handler.mon_token = token
             handler.mon_inflight += 1
