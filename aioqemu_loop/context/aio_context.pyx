@@ -47,6 +47,7 @@ cdef class AioContext(ContextCore):
         handler.fd = self.wakeup.event.fd
         handler.events = POLLIN
         handler.edge = True
+        handler.known_pollable = True
         self.monitor.update(None, handler)
         self.wakeup_handler = handler
         self.closed = False
@@ -213,7 +214,12 @@ cdef class AioContext(ContextCore):
             self.displace(<AioHandler>old)
         self.monitor.update(None, handler)
         self.handlers[handler.fd] = handler
-        self.wakeup.notify()
+        return self.tell_sleeper()
+
+    cdef int tell_sleeper(self) except -1:
+        """The interest set changed: a thread that sleeps in wait() must look at it."""
+        if not self.is_home():
+            self.wakeup.notify()
         return 0
 
     cdef int displace(self, AioHandler old) except -1:
@@ -235,8 +241,7 @@ cdef class AioContext(ContextCore):
         except BaseException:
             handler.events = before
             raise
-        self.wakeup.notify()
-        return 0
+        return self.tell_sleeper()
 
     cdef int remove_handler(self, AioHandler handler) except -1:
         """Thread-safe. The kernel may hold the file until settle()."""
@@ -244,7 +249,7 @@ cdef class AioContext(ContextCore):
             return 0
         del self.handlers[handler.fd]
         self.monitor.update(handler, None)
-        self.wakeup.notify()
+        self.tell_sleeper()
         if self.is_home() and not isinstance(handler, OwnedHandler):
             self.settle(handler)
         return 0

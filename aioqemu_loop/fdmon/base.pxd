@@ -12,7 +12,7 @@ cdef class AioHandler(Runnable):
     cdef readonly int fd
     cdef readonly int events
     cdef readonly bint edge
-    cdef bint is_stream_fd
+    cdef bint known_pollable
     # What the monitor in charge keeps here; meaningless to everybody else.
     cdef uint64_t mon_token
     cdef int mon_inflight

@@ -10,12 +10,11 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from posix.fcntl cimport F_GETFD, fcntl
-from posix.stat cimport S_ISFIFO, S_ISSOCK, fstat, struct_stat
+from posix.stat cimport S_ISDIR, S_ISFIFO, S_ISREG, S_ISSOCK, fstat, struct_stat
 from posix.unistd cimport close as close_fd
 
 from aioqemu_loop.system.libc cimport (
-    EBADF,
-    EINVAL,
+    EPERM,
     EPOLL_CLOEXEC,
     EPOLL_CTL_ADD,
     epoll_create1,
@@ -226,8 +225,10 @@ cdef int check_pollable(int fd) except -1:
     if S_ISSOCK(st.st_mode) or S_ISFIFO(st.st_mode):
         return 0
     cdef int epfd = epoll_create1(EPOLL_CLOEXEC)
-    if epfd < 0:
-        raise_errno(errno)
+    if epfd < 0:  # no fd left to ask with: refuse what is certain
+        if S_ISREG(st.st_mode) or S_ISDIR(st.st_mode):
+            raise_errno(EPERM)
+        return 0
     cdef epoll_event event
     event.events = 0
     event.data.u64 = 0

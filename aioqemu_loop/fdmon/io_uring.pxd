@@ -9,7 +9,7 @@ cdef class IOUringFDMon(FDMon):
     cdef readonly Ring ring
     cdef SlotTable slots
     cdef list submit_list
-    cdef unsigned long owner
+    cdef uint64_t owner
     cdef int owner_tid
     cdef bint closed
     cdef bint parked

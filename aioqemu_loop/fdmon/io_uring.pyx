@@ -14,7 +14,6 @@ any thread, only puts handlers on `submit_list`, and fill_sq() brings the kernel
 """
 
 from cpython.exc cimport PyErr_CheckSignals
-from cpython.pythread cimport PyThread_get_thread_ident
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from posix.unistd cimport F_OK, access
@@ -25,7 +24,6 @@ from aioqemu_loop.system.libc cimport (
     EBADF,
     EBUSY,
     ECANCELED,
-    EEXIST,
     EINTR,
     EINVAL,
     ETIME,
@@ -43,8 +41,17 @@ cdef extern from * nogil:
     #include <sys/syscall.h>
     #include <unistd.h>
     static inline int aio_gettid(void) { return (int)syscall(SYS_gettid); }  /* glibc has it from 2.30 */
+    /* A number for this thread that no other thread ever gets; pthread ids are reused at once. */
+    static uint64_t aio_last_thread;
+    static __thread uint64_t aio_this_thread;
+    static inline uint64_t aio_thread_number(void) {
+        if (aio_this_thread == 0)
+            aio_this_thread = __atomic_add_fetch(&aio_last_thread, 1, __ATOMIC_RELAXED);
+        return aio_this_thread;
+    }
     """
     int gettid "aio_gettid"()
+    uint64_t thread_number "aio_thread_number"()
 
 # A cancelled poll completes at once; this only bounds a wait that the kernel should never let happen.
 cdef int64_t CANCEL_WAIT_NS = 100_000_000
@@ -63,7 +70,7 @@ cdef class IOUringFDMon(FDMon):
 
     cpdef update(self, AioHandler old, AioHandler new):
         if new is not None and new.events:
-            if not new.is_stream_fd:
+            if not new.known_pollable:
                 check_pollable(new.fd)
             new.mon_registered = True
             new.mon_rearm = new is old
@@ -106,15 +113,11 @@ cdef class IOUringFDMon(FDMon):
         """Deal with what enter() returned. Whether there were completions is known from the queue."""
         if ret >= 0 or ret == -ETIME or ret == -EINTR or ret == -EBUSY or ret == -EAGAIN:
             return 0
-        if ret == -EEXIST:
-            # A dead thread's id was given to this one: the ring has no owner any more.
-            self.drop_ring()
-            return 0
         raise_errno(-ret)
 
     cdef int own(self) except -1:
         """Make sure that this thread owns an enabled ring of this process."""
-        cdef unsigned long me = PyThread_get_thread_ident()
+        cdef uint64_t me = thread_number()
         cdef int ret
         if self.closed or not same_process(self.ring.mark):
             raise RuntimeError("this io_uring is closed, or belongs to the parent process")
@@ -251,7 +254,7 @@ cdef class IOUringFDMon(FDMon):
 
     cpdef settle(self, AioHandler handler, ReadyList ready_list):
         # What another thread armed only that thread can cancel: its next wait() does.
-        if not handler.mon_inflight or self.closed or self.owner != PyThread_get_thread_ident():
+        if not handler.mon_inflight or self.closed or self.owner != thread_number():
             return
         if not same_process(self.ring.mark):
             return
@@ -267,7 +270,7 @@ cdef class IOUringFDMon(FDMon):
     cpdef release(self, ReadyList ready_list):
         if self.closed or not same_process(self.ring.mark):
             return
-        if self.owner != PyThread_get_thread_ident():
+        if self.owner != thread_number():
             self.drop_ring()
         self.parked = True
         for item in self.slots.handlers:

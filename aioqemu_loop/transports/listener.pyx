@@ -63,7 +63,7 @@ cdef class Listener(OwnedHandler):
         self.kind = sock.type
         self.proto = sock.proto
         self.fd = sock.fileno()
-        self.is_stream_fd = True
+        self.known_pollable = True
         self.events = POLLIN
         context.add_handler(self)
 

@@ -186,7 +186,7 @@ cdef ReadinessEngine new_readiness_engine(AioContext context, StreamSink sink, i
     engine.ready = context.ready
     engine.sink = sink
     engine.fd = fd
-    engine.is_stream_fd = True
+    engine.known_pollable = True
     engine.local = family == AF_UNIX
     # The rule about short reads holds for these; other stream families are watched level-triggered.
     engine.edge = family == AF_UNIX or (family == AF_INET or family == AF_INET6) and (proto == 0 or proto == IPPROTO_TCP)

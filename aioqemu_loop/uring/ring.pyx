@@ -16,7 +16,7 @@ from posix.mman cimport MAP_FAILED, MAP_POPULATE, MAP_SHARED, PROT_READ, PROT_WR
 from posix.unistd cimport close as close_fd
 
 from aioqemu_loop.system.atomics cimport aio_load_acquire, aio_load_relaxed, aio_store_release
-from aioqemu_loop.system.libc cimport EBADF, EINVAL, ENOMEM, ENOSYS, raise_errno
+from aioqemu_loop.system.libc cimport EBADF, EINVAL, ENOMEM, ENOSYS, clock_ns, raise_errno
 from aioqemu_loop.system.process cimport process_mark, same_process
 from aioqemu_loop.uring.abi cimport *
 
@@ -33,8 +33,11 @@ cdef extern from "<sys/mman.h>" nogil:
 cdef uint32_t SQ_ENTRIES = 64
 cdef uint32_t SQ_ENTRIES_MIN = 8
 cdef uint32_t CQ_PER_SQ = 4
-# A closed ring gives its memory back late (about 10 ms, measured on 6.18), so ENOMEM is asked again once after this.
-RETRY_AFTER_S = 0.02
+# A closed ring gives its memory back late (10 to 40 ms, measured on 6.18). While one of ours was closed this recently
+# ENOMEM is asked again.
+cdef int64_t MEMORY_BACK_NS = 60_000_000
+RETRY_AFTER_S = 0.01
+cdef int64_t last_closed_ns = -MEMORY_BACK_NS
 
 cdef tuple FLAG_SETS = (
     AIO_SETUP_SINGLE_ISSUER | AIO_SETUP_DEFER_TASKRUN | AIO_SETUP_TASKRUN_FLAG | AIO_SETUP_R_DISABLED,  # 6.1
@@ -54,7 +57,7 @@ cdef class Ring:
         self.mark = process_mark()
         cdef int err = -ENOMEM
         cdef uint32_t size
-        for attempt in range(2):
+        while True:
             size = entries
             while size >= SQ_ENTRIES_MIN or size == entries:
                 for flags in FLAG_SETS:
@@ -64,10 +67,9 @@ cdef class Ring:
                 if err != -ENOMEM or size <= SQ_ENTRIES_MIN:
                     break
                 size //= 2
-            if err != -ENOMEM:
+            if err != -ENOMEM or clock_ns() - last_closed_ns > MEMORY_BACK_NS:
                 break
-            if attempt == 0:
-                time.sleep(RETRY_AFTER_S)
+            time.sleep(RETRY_AFTER_S)
         if err < 0:
             raise_errno(-err)
         forget_in_child.add(self)
@@ -214,9 +216,11 @@ cdef class Ring:
                 munmap(self.ring_map, self.ring_size)
         self.sqes = NULL
         self.ring_map = NULL
+        global last_closed_ns
         if self.fd >= 0:
             close_fd(self.fd)
             self.fd = -1
+            last_closed_ns = clock_ns()
 
     def __dealloc__(self):
         self.release()

@@ -329,7 +329,7 @@ class TestPytestAsyncio:
         (tmp_path / "test_it.py").write_text(textwrap.dedent(self.TESTS.format(fdmon)))
         path = os.pathsep.join(p or os.getcwd() for p in sys.path)
         result = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."],
+            [sys.executable, "-m", "pytest", "-q", "-W", "ignore::pytest.PytestDeprecationWarning", "."],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": path},
             capture_output=True,

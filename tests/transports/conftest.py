@@ -1,0 +1,232 @@
+"""Fixtures for the transports' tests: loops, recording protocols, connected sockets, certificates."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import functools
+import gc
+import ipaddress
+import os
+import socket
+import ssl
+
+import pytest
+
+import aioqemu_loop
+from aioqemu_loop.context.fdmons import BACKENDS
+
+PATIENCE = 15.0  # seconds until a wait is a failure
+
+
+@pytest.fixture(params=[*BACKENDS, "reference"])
+def any_factory(request):
+    """Makes loops on each backend, and the stdlib's: where `reference` differs, one of us is wrong."""
+    if request.param == "reference":
+        return asyncio.SelectorEventLoop
+    reason = aioqemu_loop.fdmons()[request.param]
+    if reason is not None:
+        missing = pytest.fail if os.environ.get("CI") else pytest.skip
+        missing(f"{request.param} is not usable here: {reason}")
+    return functools.partial(aioqemu_loop.new_event_loop, fdmon=request.param)
+
+
+@pytest.fixture
+def errors():
+    """What the loop told its exception handler. A test that expects something empties it."""
+    return []
+
+
+@pytest.fixture
+def any_loop(any_factory, errors, no_leaks):
+    """A loop on each backend and the stdlib's."""
+    loop = any_factory()
+    loop.set_exception_handler(lambda _, details: errors.append(details))
+    yield loop
+    if not loop.is_closed():
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+    asyncio.set_event_loop(None)
+    gc.collect()
+    assert not errors, errors
+
+
+@pytest.fixture
+def turn():
+    """turn(loop, n): run the loop for n turns."""
+
+    def run(loop, count=1):
+        for _ in range(count):
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+
+    return run
+
+
+class Recorder(asyncio.Protocol):
+    """Notes every call, and lets a test wait for what it wants to see."""
+
+    def __init__(self, **hooks):
+        self.calls = []
+        self.data = bytearray()
+        self.transport = None
+        self.waiting = []
+        self.hooks = hooks  # method name -> function(self, *args), called after noting
+
+    def note(self, name, *args):
+        self.calls.append((name, *args))
+        for condition, future in self.waiting:
+            if not future.done() and condition():
+                future.set_result(None)
+        if name in self.hooks:
+            return self.hooks[name](self, *args)
+
+    @property
+    def names(self):
+        """The calls by name, without the chunks of data."""
+        return [call[0] for call in self.calls if call[0] not in ("data_received", "buffer_updated")]
+
+    @property
+    def lost(self):
+        """The argument of connection_lost; raises where it was not called exactly once."""
+        (call,) = [call for call in self.calls if call[0] == "connection_lost"]
+        return call[1]
+
+    async def until(self, condition):
+        if condition():
+            return
+        future = asyncio.get_running_loop().create_future()
+        self.waiting.append((condition, future))
+        await asyncio.wait_for(future, PATIENCE)
+
+    async def until_called(self, name):
+        await self.until(lambda: any(call[0] == name for call in self.calls))
+
+    async def until_lost(self):
+        await self.until_called("connection_lost")
+        await asyncio.sleep(0)
+
+    def connection_made(self, transport):
+        self.transport = transport
+        return self.note("connection_made")
+
+    def data_received(self, data):
+        self.data += data
+        return self.note("data_received", data)
+
+    def eof_received(self):
+        return self.note("eof_received")
+
+    def connection_lost(self, exc):
+        return self.note("connection_lost", exc)
+
+    def pause_writing(self):
+        return self.note("pause_writing")
+
+    def resume_writing(self):
+        return self.note("resume_writing")
+
+
+class BufferedRecorder(Recorder, asyncio.BufferedProtocol):
+    """The same with a buffer of its own."""
+
+    def __init__(self, size=65536, **hooks):
+        super().__init__(**hooks)
+        self.buffer = bytearray(size)
+
+    def get_buffer(self, sizehint):
+        if "get_buffer" in self.hooks:
+            return self.hooks["get_buffer"](self, sizehint)
+        return self.buffer
+
+    def buffer_updated(self, count):
+        self.data += self.buffer[:count]
+        return self.note("buffer_updated", count)
+
+
+@pytest.fixture
+def recorder():
+    return Recorder
+
+
+@pytest.fixture
+def buffered_recorder():
+    return BufferedRecorder
+
+
+def tcp_pair():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        peer, _ = listener.accept()
+    return ours, peer
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def pair(request):
+    """Two connected sockets: one for a transport, and a plain blocking peer with a timeout."""
+    ours, peer = tcp_pair() if request.param == "tcp" else socket.socketpair()
+    ours.setblocking(False)
+    peer.settimeout(PATIENCE)
+    with ours, peer:
+        yield ours, peer
+
+
+@pytest.fixture
+def tcp():
+    """The same, TCP only."""
+    ours, peer = tcp_pair()
+    ours.setblocking(False)
+    peer.settimeout(PATIENCE)
+    with ours, peer:
+        yield ours, peer
+
+
+@pytest.fixture
+def connect():
+    """await connect(sock, protocol) -> transport of the running loop."""
+
+    async def make(sock, protocol):
+        transport, _ = await asyncio.get_running_loop().create_connection(lambda: protocol, sock=sock)
+        return transport
+
+    return make
+
+
+@pytest.fixture
+def run(any_loop):
+    """run(coroutine) on the loop under test."""
+    return lambda coroutine: any_loop.run_until_complete(asyncio.wait_for(coroutine, 3 * PATIENCE))
+
+
+@pytest.fixture(scope="session")
+def tls(tmp_path_factory):
+    """(server context, client context) for "localhost"."""
+    pytest.importorskip("cryptography")
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(names), False)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
+    path.write_bytes(private + certificate.public_bytes(pem))
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(path)
+    client = ssl.create_default_context(cafile=path)
+    return server, client
