@@ -75,7 +75,7 @@ cdef class StreamTransport(StreamSink):
             info.append("closed")
         elif self.closing:
             info.append("closing")
-        info.append(f"fd={self.fd}")
+        info.append(f"fd={self.engine.fd}")
         if self._loop is not None and not self._loop.is_closed():
             info.append(f"read={'polling' if self.is_reading() else 'idle'}")
             info.append(f"write=<{'polling' if self.blocked else 'idle'}, bufsize={self.queue.size}>")
@@ -103,8 +103,10 @@ cdef class StreamTransport(StreamSink):
 
     cdef object get_socket(self):
         if self.sock is None:
-            if self.fd < 0:
-                raise OSError("the transport is closed")
+            if self.fd < 0:  # asked for only now: a closed one, as the one it had would be
+                self.sock = Socket(self.family, self.kind, self.proto)
+                self.sock.close()
+                return self.sock
             self.sock = Socket(self.family, self.kind, self.proto, self.fd)
             # As makefile() does: whoever gets at the socket object cannot close the fd under the transport.
             self.sock._io_refs += 1
