@@ -113,12 +113,8 @@ def trace(loop: str, workload: Workload) -> Trace:
     return Trace(loop, workload, calls, words)
 
 
-def tables(
-    workloads: Sequence[Workload], names: Sequence[str], samples: list[Sample], traces: list[Trace]
-) -> str:
-    return "\n\n".join(
-        f"### {workload}\n\n{one_table(workload, names, samples, traces)}" for workload in workloads
-    )
+def tables(workloads: Sequence[Workload], names: Sequence[str], samples: list[Sample], traces: list[Trace]) -> str:
+    return "\n\n".join(f"### {workload}\n\n{one_table(workload, names, samples, traces)}" for workload in workloads)
 
 
 def one_table(workload: Workload, names: Sequence[str], samples: list[Sample], traces: list[Trace]) -> str:
@@ -161,12 +157,8 @@ def options() -> argparse.Namespace:
 
         return words
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--mode", type=among([*servers.MODES]), default=["protocol"], help=", ".join(servers.MODES)
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mode", type=among([*servers.MODES]), default=["protocol"], help=", ".join(servers.MODES))
     parser.add_argument("--transport", type=among(["tcp", "unix"]), default=["tcp"], help="tcp, unix")
     parser.add_argument("--connections", type=numbers, default=[1, 50])
     parser.add_argument("--size", type=numbers, default=[1024], help="bytes per message")

@@ -51,9 +51,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         )
         return "| " + " | ".join(cells) + " |"
 
-    rule = "|" + "|".join(
-        "-" * (w + 2) if left else "-" * (w + 1) + ":" for w, left in zip(widths, words, strict=True)
-    )
+    rule = "|" + "|".join("-" * (w + 2) if left else "-" * (w + 1) + ":" for w, left in zip(widths, words, strict=True))
     return "\n".join([show(lines[0]), rule + "|", *(show(line) for line in lines[1:])])
 
 

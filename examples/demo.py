@@ -93,9 +93,7 @@ async def get_cpu(_: web.Request) -> web.Response:
 async def serve() -> None:
     syscalls.allow_tracing()
     app = web.Application()
-    app.add_routes(
-        [web.get("/item/{number}", get_item), web.post("/echo", post_echo), web.get("/cpu", get_cpu)]
-    )
+    app.add_routes([web.get("/item/{number}", get_item), web.post("/echo", post_echo), web.get("/cpu", get_cpu)])
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     runner = web.AppRunner(app, access_log=None)
@@ -361,9 +359,7 @@ def demo(names: list[str], plan: Plan) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--loops", default=",".join(LOOPS), help="names as in bench/loops.py")
     parser.add_argument("--quick", action="store_true", help="a few hundred requests, no strace")
     parser.add_argument("--server", metavar="LOOP", help=argparse.SUPPRESS)

@@ -34,9 +34,14 @@ def count_of(number: str) -> int:
 
 
 @pytest.fixture
-def wakeup_fd(fdmon, context):
-    """The number of the context's own eventfd: the only one that this process has."""
-    (number,) = eventfds()
+def eventfds_before():
+    return eventfds()
+
+
+@pytest.fixture
+def wakeup_fd(eventfds_before, context):
+    """The number of the context's own eventfd."""
+    (number,) = eventfds() - eventfds_before
     return number
 
 
@@ -197,7 +202,7 @@ def test_the_notification_is_not_progress(context):
     timer.delete()
 
 
-def test_notifying_an_awake_context_writes_nothing(context, wakeup_fd):
+def test_notifying_an_awake_context_writes_nothing(wakeup_fd, context):
     turns(context)
     before = count_of(wakeup_fd)
     counts = []
@@ -215,7 +220,7 @@ def test_notifying_an_awake_context_writes_nothing(context, wakeup_fd):
     assert count_of(wakeup_fd) == before
 
 
-def test_a_sleeping_context_is_written_to_once(context, wakeup_fd):
+def test_a_sleeping_context_is_written_to_once(wakeup_fd, context):
     me = threading.get_native_id()
     written = []
     runs = []

@@ -1,4 +1,4 @@
-"""poll() on every backend: what it returns, when it sleeps, who may call it, close, fork, busy polling."""
+"""poll() on every backend: what it returns, when it sleeps, who may call it, close, fork."""
 
 from __future__ import annotations
 
@@ -161,9 +161,7 @@ def test_a_wrong_name_is_told(no_leaks):
         AioContext(lambda: "not a monitor")
 
 
-@pytest.mark.parametrize(
-    "bad, error", [(-1, ValueError), (2**63, ValueError), (1.5, TypeError), ("5", TypeError)]
-)
+@pytest.mark.parametrize("bad, error", [(-1, ValueError), (2**63, ValueError), (1.5, TypeError), ("5", TypeError)])
 def test_a_bad_poll_max_ns_is_told(bad, error, no_leaks):
     with pytest.raises(error, match="poll_max_ns"):
         AioContext("poll", bad)
@@ -259,7 +257,7 @@ def test_close_frees_ports_that_were_watched(context):
 
 
 def test_close_by_another_thread_frees_ports_soon(context):
-    # On io_uring it cannot cancel what the polling thread armed; the kernel does, some ms after the ring is closed.
+    # On io_uring it cannot cancel what the polling thread armed; the kernel does, some ms after the close.
     listener = socket.create_server(("127.0.0.1", 0))
     context.set_fd_handler(listener, lambda: None)
     turns(context)
@@ -384,120 +382,3 @@ def test_the_child_of_a_context_that_waits_in_another_thread_does_not_disturb_it
     context.bh_schedule_oneshot(lambda: ran.append("end"))
     thread.join()
     assert outcome == [True]
-
-
-# -- poll mode --
-
-
-@pytest.fixture
-def spinning(fdmon, no_leaks):
-    """A context that polls busily for up to 50 us."""
-    context = AioContext(fdmon, 50_000)
-    yield context
-    context.close()
-
-
-def ping_pong(context, rounds):
-    """Let another thread, which spins too, answer at once. Returns the largest poll_ns that was seen."""
-    ours, theirs = socket.socketpair()
-    theirs.setblocking(False)
-    left = [rounds]
-    largest = [0]
-
-    def echo():
-        while True:
-            try:
-                data = theirs.recv(1)
-            except BlockingIOError:
-                continue
-            if not data:
-                return
-            theirs.send(data)
-
-    def reader():
-        ours.recv(1)
-        left[0] -= 1
-        largest[0] = max(largest[0], context.poll_ns)
-        if left[0]:
-            ours.send(b"x")
-
-    thread = threading.Thread(target=echo)
-    thread.start()
-    context.set_fd_handler(ours, reader)
-    ours.send(b"x")
-    run_until(context, lambda: not left[0], 30)
-    context.set_fd_handler(ours)
-    ours.close()
-    thread.join()
-    theirs.close()
-    return largest[0]
-
-
-def test_poll_mode_loses_nothing(spinning):
-    ping_pong(spinning, 500)
-
-
-def test_poll_mode_grows_when_events_come_soon_and_ends_when_they_are_rare(spinning):
-    # Each event is due 10 us after the last: too soon for a sleep, and no other thread is needed for it.
-    seen = []
-
-    def again():
-        seen.append(spinning.poll_ns)
-        timer.mod_ns(time.monotonic_ns() + 10_000)
-
-    timer = spinning.timer_new(again)
-    again()
-    run_until(spinning, lambda: max(seen) >= 4_000)
-    assert all(0 <= value <= 50_000 for value in seen)
-    timer.delete()
-    rare = spinning.timer_new(lambda: None)
-    rare.mod_ns(time.monotonic_ns() + 5_000_000)
-    while rare.pending():
-        spinning.poll()
-    assert spinning.poll_ns == 0
-
-
-def test_poll_mode_is_never_early(spinning):
-    for delay in (1_000, 20_000, 49_000, 60_000) * 20:
-        fired = []
-        due = time.monotonic_ns() + delay
-        timer = spinning.timer_new(lambda fired=fired: fired.append(time.monotonic_ns()))
-        timer.mod_ns(due)
-        while not fired:
-            spinning.poll()
-        assert fired[0] >= due
-
-
-def test_poll_mode_sees_what_threads_schedule(spinning):
-    ran = []
-
-    def produce():
-        for i in range(500):
-            spinning.bh_schedule_oneshot(lambda i=i: ran.append(i))
-            while len(ran) <= i:
-                os.sched_yield()
-
-    thread = threading.Thread(target=produce)
-    thread.start()
-    with rescue(spinning, 20) as needed:
-        while len(ran) < 500 and not needed.is_set():
-            spinning.poll()
-    thread.join()
-    assert not needed.is_set()
-    assert ran == list(range(500))
-
-
-def test_poll_mode_sleeps_in_the_end(spinning):
-    ping_pong(spinning, 50)
-    assert sleeps(spinning)
-    assert spinning.poll_ns == 0
-
-
-def test_poll_mode_can_be_set_while_it_runs(context):
-    assert context.poll_max_ns == 0
-    context.set_poll_params(50_000)
-    assert context.poll_max_ns == 50_000
-    ping_pong(context, 100)
-    context.set_poll_params(0)
-    assert context.poll_ns == 0
-    assert ping_pong(context, 100) == 0

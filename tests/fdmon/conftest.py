@@ -51,9 +51,7 @@ class Watch:
         self.set(read, write)
 
     def set(self, read, write):
-        self.context.set_fd_handler(
-            self.fd, self.readable if read else None, self.writable if write else None
-        )
+        self.context.set_fd_handler(self.fd, self.readable if read else None, self.writable if write else None)
 
     def readable(self):
         self.calls.append("r")

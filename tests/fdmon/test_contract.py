@@ -7,19 +7,16 @@ import os
 import pty
 import resource
 import select
-import signal
 import socket
 import struct
 import tempfile
-import threading
 import time
 
 import pytest
 
 import aioqemu_loop
 
-from ..context.helpers import in_thread, rescue, run_until, sleeps, thread_sleeps, turns, wait_for
-from .python_fdmon import PythonFDMon
+from ..context.helpers import run_until, sleeps, turns
 
 # -- level-triggered --
 
@@ -57,7 +54,7 @@ def test_a_writable_fd_is_reported_while_there_is_room(pair, watch):
 
 
 def test_all_of_many_ready_fds_are_reported_within_a_few_looks(context, pair, watch):
-    # epoll gives 256 at a time, a ring with DEFER_TASKRUN no more than 20 (the kernel's IO_LOCAL_TW_DEFAULT_MAX).
+    # epoll gives 256 at a time, a ring with DEFER_TASKRUN 20 (the kernel's IO_LOCAL_TW_DEFAULT_MAX).
     pairs = [pair() for _ in range(100)]
     readers = [watch(ours) for ours, _ in pairs]
     turns(context, 1)
@@ -407,129 +404,3 @@ def test_an_fd_closed_behind_its_back_is_told_at_most_once_and_does_not_spin(con
     assert other_reader.after() == "r"
     context.set_fd_handler(number)
     os.dup2(other.fileno(), number)  # the socket object closes this number
-
-
-# -- waiting --
-
-
-def test_a_signal_during_a_wait_runs_its_handler_at_once(context):
-    me = threading.get_native_id()
-    seen = []
-    old = signal.signal(signal.SIGUSR1, lambda *_: (seen.append(1), context.notify()))
-    over = threading.Event()
-
-    def send():
-        while not seen and not over.is_set():  # again if it came just before the system call
-            wait_for(lambda: thread_sleeps(me))
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
-            over.wait(0.2)
-
-    thread = threading.Thread(target=send)
-    try:
-        with rescue(context) as needed:
-            thread.start()
-            while not seen and not needed.is_set():
-                context.poll()
-        assert not needed.is_set()
-    finally:
-        over.set()
-        thread.join()
-        signal.signal(signal.SIGUSR1, old)
-
-
-def test_an_fd_made_ready_by_a_thread_ends_the_wait(context, pair, watch):
-    ours, theirs = pair()
-    reader = watch(ours)
-    me = threading.get_native_id()
-
-    def send():
-        wait_for(lambda: thread_sleeps(me))
-        theirs.send(b"x")
-
-    thread = threading.Thread(target=send)
-    with rescue(context) as needed:
-        thread.start()
-        run_until(context, lambda: reader.data)
-        thread.join()
-    assert not needed.is_set()
-
-
-def test_a_look_without_waiting_finds_what_is_ready(context, pair, watch):
-    ours, theirs = pair()
-    theirs.send(b"x")
-    reader = watch(ours)
-    assert reader.after(1) == "r"
-    theirs.send(b"x")
-    assert reader.after(1) == "r"
-
-
-def test_a_wait_ends_in_time_and_never_early(context, fdmon):
-    for delay in (1, 1_000, 300_000, 1_500_000) * 10:
-        fired = []
-        due = time.monotonic_ns() + delay
-        timer = context.timer_new(lambda fired=fired: fired.append(time.monotonic_ns()))
-        timer.mod_ns(due)
-        while not fired:
-            context.poll()
-        assert due <= fired[0] < due + 1_000_000_000
-
-
-def test_an_event_is_seen_while_bottom_halves_never_stop(context, pair, watch):
-    ours, theirs = pair()
-    reader = watch(ours)
-    theirs.send(b"x")
-    stop = time.monotonic() + 10
-
-    def again():
-        if not reader.data:
-            assert time.monotonic() < stop, "the fd starves"
-            context.bh_schedule_oneshot(again)
-
-    again()
-    while not reader.data:
-        context.poll()
-
-
-def test_another_thread_goes_on_with_the_same_handlers(context, pair, watch):
-    ours, theirs = pair()
-    reader = watch(ours)
-    for _ in range(5):
-        theirs.send(b"x")
-        in_thread(lambda: turns(context, 2))
-        theirs.send(b"y")
-        turns(context, 2)
-    assert reader.data == b"xy" * 5
-
-
-# -- a monitor in Python --
-
-
-def test_a_monitor_can_be_passed_as_an_object_and_is_closed(no_leaks):
-    monitor = PythonFDMon()
-    context = aioqemu_loop.AioContext(monitor)
-    assert context.fdmon == "python"
-    context.close()
-    assert monitor.closed
-    assert monitor.handlers == {} or len(monitor.handlers) == 1  # its own eventfd may stay
-
-
-def test_an_exception_of_a_monitor_comes_out_of_poll(no_leaks):
-    class Broken(PythonFDMon):
-        broken = False
-
-        def wait(self, ready_list, timeout_ns):
-            if self.broken:
-                raise ZeroDivisionError
-            return super().wait(ready_list, timeout_ns)
-
-    monitor = Broken()
-    context = aioqemu_loop.AioContext(monitor)
-    monitor.broken = True
-    with pytest.raises(ZeroDivisionError):
-        context.poll(False)
-    monitor.broken = False
-    ran = []
-    context.bh_schedule_oneshot(lambda: ran.append(1))
-    context.poll()
-    assert ran == [1]
-    context.close()

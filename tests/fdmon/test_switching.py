@@ -1,7 +1,8 @@
-"""set_fdmon: from every backend to every other one, with readers and writers registered and events pending."""
+"""set_fdmon: from every backend to every other one, with handlers registered and events pending."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import tempfile
@@ -187,11 +188,12 @@ def test_a_file_that_the_new_one_refuses_leaves_the_old_one_working(no_leaks, re
 def test_an_fd_closed_behind_its_back_costs_no_other_handler(context, target, pair, watch):
     # The change may fail with EBADF or go without the closed one; whoever comes after it must stay watched.
     (closed, _), (ours, theirs) = pair(), pair()
-    number = closed.fileno()
+    # A number that the new monitor's own fd will not get.
+    number = fcntl.fcntl(closed, fcntl.F_DUPFD_CLOEXEC, 500)
     context.set_fd_handler(number, lambda: None)
     reader = watch(ours)
     turns(context, 1)
-    closed.close()
+    os.close(number)
     try:
         context.set_fdmon(make_spec(target))
     except OSError:
