@@ -85,10 +85,13 @@ cdef class ContextCore:
         """Let go those threads that wait until the kernel has let go of their removed handlers' files."""
         cdef list waiting = self.settling
         self.settling = []
-        for handler, done in waiting:
-            if not self.closed:
-                self.monitor.settle(<AioHandler>handler, self.ready_list)
-            done.set()
+        try:
+            for handler, _ in waiting:
+                if not self.closed:
+                    self.monitor.settle(<AioHandler>handler, self.ready_list)
+        finally:
+            for _, done in waiting:
+                done.set()
         return self.collect()
 
     cdef int turn(self, bint blocking) except -1:
