@@ -16,6 +16,12 @@ import aioqemu_loop
 BACKENDS = ("io_uring", "epoll", "poll")
 
 
+def pytest_collection_finish() -> None:
+    """Most tests collect garbage to see what is left; what is imported and collected by now need not be looked at."""
+    gc.collect()
+    gc.freeze()
+
+
 def open_fds() -> set[str]:
     """What is open in this process: "number -> target". The listing's own fd is not in it."""
     result = set()

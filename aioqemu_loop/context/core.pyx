@@ -277,9 +277,15 @@ cdef class ContextCore:
                 more = self.flush_more
                 self.flush_more = []
                 for entry in more:
+                    (<Flushable>entry).flush_queued = False
+                for i, entry in enumerate(more):
                     item = <Flushable>entry
-                    item.flush_queued = False
-                    item.flush()
+                    try:
+                        item.flush()
+                    except BaseException:  # an exit; the others go out all the same
+                        for rest in more[i + 1:]:
+                            self.add_flush(<Flushable>rest)
+                        raise
         return 0
 
     cdef char *read_scratch(self) except NULL:

@@ -109,6 +109,8 @@ cdef class Listener(OwnedHandler):
                 conn = socket.socket(self.family, self.kind, self.proto, fd)
                 self.make_tls(conn, protocol, peername, self.server)
         except (SystemExit, KeyboardInterrupt):
+            if not taken:
+                close_fd(fd)
             raise
         except BaseException as exc:
             if not taken:

@@ -11,7 +11,6 @@ cdef class ReadinessEngine(StreamEngine):
 
     cdef int watch(self) except -1
     cdef int read(self, StreamSink sink, int revents) except -1
-    cdef int queue_read(self, int revents) except -1
 
 
 cdef ReadinessEngine new_readiness_engine(AioContext context, StreamSink sink, int fd, int family, int proto)

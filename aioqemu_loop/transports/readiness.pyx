@@ -63,6 +63,11 @@ cdef class ReadinessEngine(StreamEngine):
             return 0
         if revents & READ_EVENTS:
             if self.reading:
+                if revents & WRITE_EVENTS and self.writing:
+                    # In the next turn: an exit raised while reading must not lose it.
+                    self.on_ready(POLLOUT)
+                    self.read(sink, revents)
+                    return 1
                 self.read(sink, revents)
             else:
                 self.readable = True
@@ -98,17 +103,11 @@ cdef class ReadinessEngine(StreamEngine):
                 if got == -EINTR:
                     continue
             break
+        if got > 0 and (more or got == size):
+            # Read again in the next turn, after everybody else had theirs. Queued first: the protocol may raise.
+            self.on_ready(revents & READ_ON_EVENTS | POLLIN)
         sink.received(got)
-        if got > 0 and (more or got == size) and self.sink is not None:
-            if self.reading:
-                self.queue_read(revents & READ_ON_EVENTS)
-            else:
-                self.readable = True
         return 0
-
-    cdef int queue_read(self, int revents) except -1:
-        """Read again in the next turn, after everybody else had theirs."""
-        return self.on_ready(revents | POLLIN)
 
     cdef int watch(self) except -1:
         """Bring the monitor's view in line with what is wanted."""
@@ -136,7 +135,7 @@ cdef class ReadinessEngine(StreamEngine):
         self.watch()
         if self.readable:
             self.readable = False
-            self.queue_read(READ_ON_EVENTS & ~POLLPRI)
+            self.on_ready(READ_ON_EVENTS & ~POLLPRI | POLLIN)
         return 0
 
     cdef int read_off(self) except -1:

@@ -41,7 +41,8 @@ cdef extern from "<sys/socket.h>" nogil:
 
 cdef object BufferedProtocol = protocols.BufferedProtocol
 cdef object Socket = socket.socket
-# More than this is sent before the callback that writes it returns; also asyncio's default high-water mark.
+# This much, or more than the high-water mark, is sent before the callback that writes it returns, so pause_writing()
+# comes inside write() as in asyncio. Also asyncio's default high-water mark.
 cdef Py_ssize_t GATHER_MAX = 64 * 1024
 # sendmsg takes this many chunks at a time.
 cdef Py_ssize_t IOV_MAX = os.sysconf("SC_IOV_MAX")
@@ -146,6 +147,9 @@ cdef class StreamTransport(StreamSink):
         if not self.buffered:
             where[0] = self.context.read_scratch()
             return SCRATCH_SIZE
+        cdef bint entered = PyContext_Enter(self.py_context) == 0
+        if not entered:
+            PyErr_Clear()
         try:
             buffer = self.protocol.get_buffer(-1)
             if not len(buffer):
@@ -156,6 +160,9 @@ cdef class StreamTransport(StreamSink):
         except BaseException as exc:
             self.fatal_error(exc, "Fatal error: protocol.get_buffer() call failed.")
             return 0
+        finally:
+            if entered:
+                PyContext_Exit(self.py_context)
         self.view_held = True
         where[0] = <char *>self.view.buf
         return self.view.len
@@ -226,7 +233,7 @@ cdef class StreamTransport(StreamSink):
         self.queue_bytes(data)
         if self.blocked:
             self.flow_control()
-        elif self.context.dispatching and self.queue.size < GATHER_MAX:
+        elif self.context.dispatching and self.queue.size < GATHER_MAX and self.queue.size <= self.high_water:
             self.context.add_flush(self)
         else:
             self.send_queued()

@@ -128,9 +128,7 @@ class TestNames:
         with pytest.raises(TypeError, match="fdmon must be"):
             aioqemu_loop.new_event_loop(fdmon=bad)
 
-    @pytest.mark.parametrize(
-        "bad, kind", [(-1, ValueError), (1 << 63, ValueError), (1.5, TypeError), ("9", TypeError)]
-    )
+    @pytest.mark.parametrize("bad, kind", [(-1, ValueError), (1 << 63, ValueError), (1.5, TypeError), ("9", TypeError)])
     def test_a_wrong_poll_max_ns_is_named(self, bad, kind, no_leaks):
         with pytest.raises(kind, match=f"poll_max_ns must be .*{bad}"):
             aioqemu_loop.new_event_loop(poll_max_ns=bad)

@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import os
 import socket
+import sys
 
 import pytest
 
@@ -122,9 +123,7 @@ class TestPauseWriting:
 
         run(main())
 
-    def test_a_high_water_mark_of_zero_means_pause_as_soon_as_anything_is_left(
-        self, run, pair, connect, recorder
-    ):
+    def test_a_high_water_mark_of_zero_means_pause_as_soon_as_anything_is_left(self, run, pair, connect, recorder):
         """`set_write_buffer_limits(0)`, write, drain: the idiom to wait until the kernel has it all. So write() must
         find out before it returns, also when the socket had room before."""
         ours, peer = pair
@@ -153,7 +152,7 @@ class TestPauseWriting:
         async def main():
             _, writer = await asyncio.open_connection(sock=ours)
             writer.transport.set_write_buffer_limits(0)
-            blob = os.urandom(2_000_000)
+            blob = os.urandom(20_000_000)
             writer.write(blob)
             drained = asyncio.ensure_future(writer.drain())
             for _ in range(20):
@@ -178,17 +177,17 @@ class TestPauseWriting:
             def more(self):
                 if left[0]:
                     left[0] -= 1
-                    self.transport.write(b"%02d" % left[0] * 500)
+                    self.transport.write(b"%02d" % left[0] * 20_000)  # more than the socket takes
 
             protocol = recorder(resume_writing=more)
             transport = await connect(ours, protocol)
             transport.set_write_buffer_limits(500)
-            transport.write(b"--" * 500)
+            transport.write(b"--" * 20_000)
             got = bytearray()
-            while not got.endswith(b"00" * 500):
-                got += drain(peer)
+            while not got.endswith(b"00" * 20_000):
                 await asyncio.sleep(0)
-            expected = b"--" * 500 + b"".join(b"%02d" % i * 500 for i in reversed(range(20)))
+                got += drain(peer)
+            expected = b"--" * 20_000 + b"".join(b"%02d" % i * 20_000 for i in reversed(range(20)))
             assert got.lstrip(b"f") == expected
             transport.close()
             await protocol.until_lost()
@@ -211,8 +210,8 @@ class TestPauseWriting:
             transport.write(b"x" * 100)
             got = bytearray()
             while not got.endswith(b"x" * 100):
-                got += drain(peer)
                 await asyncio.sleep(0)
+                got += drain(peer)
             assert [error["message"] for error in errors] == [f"protocol.{method}() failed"]
             assert errors[0]["protocol"] is protocol and errors[0]["transport"] is transport
             errors.clear()
@@ -236,14 +235,10 @@ class TestPauseWriting:
         first.set_write_buffer_limits(0)
 
         def write_both():
-            other.write(b"one ")
-            first.write(bytes(60_000))
-
-        def write_both_reversed():
             try:
-                first.write(bytes(60_000))
+                first.write(bytes(60_000))  # the stdlib's loop leaves here, ours when the callback returns
             finally:
-                other.write(b"two ")
+                other.write(b"one ")
 
         any_loop.call_soon(write_both)
         with pytest.raises(SystemExit):
@@ -265,27 +260,25 @@ class TestPauseWriting:
         ours, peer = tight
         seen = {}
 
-        def note(name, result=None):
+        def note(name):
             def method(self, *args):
                 seen[name] = VAR.get()
                 return self.buffer if name == "get_buffer" else None
 
-            return {name: method}
+            return method
 
         async def main():
             VAR.set("connection")
             names = ("get_buffer", "buffer_updated", "eof_received", "pause_writing", "resume_writing")
-            hooks = {}
-            for name in (*names, "connection_made", "connection_lost"):
-                hooks.update(note(name))
+            hooks = {name: note(name) for name in (*names, "connection_made", "connection_lost")}
             protocol = buffered_recorder(**hooks)
             transport = await connect(ours, protocol)
             transport.set_write_buffer_limits(10)
             transport.write(b"x" * 100)
             got = bytearray()
             while not got.endswith(b"x" * 100):
-                got += drain(peer)
                 await asyncio.sleep(0)
+                got += drain(peer)
             peer.send(b"data")
             peer.shutdown(socket.SHUT_WR)
             await protocol.until_lost()
@@ -324,7 +317,9 @@ class TestPauseReading:
 
         run(main())
 
-    def test_pause_in_connection_made(self, run, pair, connect, recorder):
+    def test_pause_in_connection_made(self, run, any_loop, pair, connect, recorder):
+        if isinstance(any_loop, asyncio.SelectorEventLoop) and sys.version_info < (3, 11):
+            pytest.skip("the stdlib reads all the same")
         ours, peer = pair
 
         async def main():

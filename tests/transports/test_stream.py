@@ -69,7 +69,10 @@ class TestReading:
         run(main())
 
     @pytest.mark.parametrize("seed", range(3))
-    def test_random_sizes_and_pauses_in_both_directions_at_once(self, run, pair, connect, recorder, seed):
+    def test_random_sizes_and_pauses_in_both_directions_at_once(
+        self, run, pair, connect, recorder, seed, stdlib_is_wrong
+    ):
+        stdlib_is_wrong((3, 12), "writelines() asserts that something is written, and fails when the socket is full")
         ours, peer = pair
         rng = random.Random(seed)
         inbound, outbound = rng.randbytes(3_000_000), rng.randbytes(3_000_000)
@@ -229,7 +232,8 @@ class TestWriting:
         run(main())
 
     @pytest.mark.parametrize("size", [10, 3_000_000])
-    def test_what_is_changed_after_write_is_sent_as_it_was(self, run, pair, connect, recorder, size):
+    def test_what_is_changed_after_write_is_sent_as_it_was(self, run, pair, connect, recorder, size, stdlib_is_wrong):
+        stdlib_is_wrong((3, 12), "holds views of what was written")
         ours, peer = pair
 
         async def main():
@@ -249,7 +253,8 @@ class TestWriting:
 
         run(main())
 
-    def test_a_written_bytearray_can_be_resized_at_once(self, run, pair, connect, recorder):
+    def test_a_written_bytearray_can_be_resized_at_once(self, run, pair, connect, recorder, stdlib_is_wrong):
+        stdlib_is_wrong((3, 12), "holds views of what was written")
         ours, peer = pair
 
         async def main():
@@ -295,7 +300,8 @@ class TestWriting:
         run(main())
 
     @pytest.mark.parametrize("count", [0, 1, 2, 1024, 1025, 3000])
-    def test_writelines_of_many_items(self, run, pair, connect, recorder, count):
+    def test_writelines_of_many_items(self, run, pair, connect, recorder, count, stdlib_is_wrong):
+        stdlib_is_wrong((3, 12), "asserts that something is written")
         ours, peer = pair
 
         async def main():

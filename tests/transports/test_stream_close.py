@@ -1,11 +1,13 @@
 """How a connection ends: close, abort, half-close, errors, and protocols that raise."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import socket
 import struct
 import threading
+import warnings
 
 import pytest
 
@@ -67,7 +69,7 @@ class TestClose:
         run(main())
 
     def test_close_twice_and_abort_after_close(self, run, pair, connect, recorder):
-        ours, peer = pair
+        ours, _ = pair
 
         async def main():
             protocol = recorder()
@@ -112,11 +114,13 @@ class TestClose:
             assert protocol.lost is None
             expected = ["connection_made"] + ["eof_received"] * (where == "eof_received") + ["connection_lost"]
             assert protocol.names == expected
-            assert peer.recv(10) == b""
+            with contextlib.suppress(ConnectionResetError):  # closed with data unread
+                assert peer.recv(10) == b""
 
         run(main())
 
-    def test_using_a_closed_transport_never_raises(self, run, pair, connect, recorder):
+    def test_using_a_closed_transport_never_raises(self, run, pair, connect, recorder, stdlib_is_wrong):
+        stdlib_is_wrong((3, 12), "writelines() fails")
         ours, _ = pair
 
         async def main():
@@ -156,12 +160,17 @@ class TestClose:
     def test_unclosed_transports_warn_and_their_fds_are_closed(self, any_factory, pair, connect, recorder, no_leaks):
         ours, peer = pair
         loop = any_factory()
-        transport = loop.run_until_complete(connect(ours, recorder()))
-        ours.detach()
+        copy = ours.dup()
+        copy.setblocking(False)
+        ours.close()
+        transport = loop.run_until_complete(connect(copy, recorder()))
+        del copy
         loop.close()
-        with pytest.warns(ResourceWarning, match="unclosed transport"):
+        with warnings.catch_warnings(record=True) as caught:  # the socket object may warn, too
+            warnings.simplefilter("always")
             del transport, loop
             gc.collect()
+        assert any("unclosed transport" in str(warning.message) for warning in caught)
         assert peer.recv(10) == b""
 
 
@@ -225,11 +234,6 @@ class TestHalfClose:
     def test_an_idle_half_closed_connection_does_not_spin(self, loop, pair, connect, recorder):
         """The end stays readable for ever: on a level-triggered monitor somebody has to stop looking."""
         ours, peer = pair
-        turns = 0
-
-        def count():
-            nonlocal turns
-            turns += 1
 
         async def main():
             protocol = recorder(eof_received=lambda self: True)
@@ -354,19 +358,11 @@ class TestErrors:
             server = await loop.create_server(factory, "127.0.0.1", 0)
             address = server.sockets[0].getsockname()
             first_peer = socket.create_connection(address)
-            while len(protocols) < 1 or not protocols[0].transport:
+            while not (protocols and protocols[0].transport):
                 await asyncio.sleep(0)
             old = protocols[0]
-            fd = old.transport.get_extra_info("socket").fileno()
-            os.close(fd)
-            held = []
-            second_peer = socket.create_connection(address)
-            while second_peer.fileno() == fd:  # the accepted socket shall get the number
-                held.append(second_peer)
-                second_peer = socket.create_connection(address)
-                if len(held) == 1:
-                    os.set_inheritable(fd, False)
-                    held[0].close()
+            second_peer = socket.create_connection(address)  # waits in the backlog: the loop is not running
+            os.close(old.transport.get_extra_info("socket").fileno())  # what accept() gets next
             await old.until_called("connection_lost")
             assert isinstance(old.lost, OSError)
             old.transport.write(b"for the first peer")
@@ -375,7 +371,7 @@ class TestErrors:
             await new.until_called("connection_made")
             new.transport.write(b"for the second")
             second_peer.settimeout(10)
-            assert second_peer.recv(100) == b"for the second"
+            assert await in_executor(second_peer.recv, 100) == b"for the second"
             first_peer.close()
             for protocol in protocols[1:]:
                 protocol.transport.close()
