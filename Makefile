@@ -13,12 +13,16 @@ PYTEST_ARGS ?=
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
 
+# The suite has deadlines, and machines are shared: what failed is run once more by itself. Twice is a failure.
+PYTEST = $(BIN)/python -m pytest -q $(PYTEST_ARGS)
+AGAIN = $(BIN)/python -m pytest $(PYTEST_ARGS) --last-failed --last-failed-no-failures=none
+
 test: debian $(VENV)/.test
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) || $(AGAIN)
 
 # The suite without the applications, on one Python: make test-core VENV=.venv-3.12 PYTHON=python3.12
 test-core: $(VENV)/.core
-	$(BIN)/python -m pytest --ignore=tests/apps --ignore=tests/project $(PYTEST_ARGS)
+	$(PYTEST) --ignore=tests/apps --ignore=tests/project || $(AGAIN) --ignore=tests/apps --ignore=tests/project
 
 # Every other Python that is installed here.
 test-all: test

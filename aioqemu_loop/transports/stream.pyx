@@ -241,7 +241,8 @@ cdef class StreamTransport(StreamSink):
     def writelines(self, list_of_data):
         if self.eof_sent:
             raise RuntimeError("Cannot call writelines() after write_eof()")
-        cdef list items = [memoryview(data) if not isinstance(data, bytes) else data for data in list_of_data]
+        # All of them first: a bad one must not leave those before it half queued.
+        cdef list items = [data if isinstance(data, bytes) else bytes(memoryview(data)) for data in list_of_data]
         if not items or not self.may_write():
             return
         for data in items:

@@ -133,7 +133,7 @@ def test_a_poll_during_the_sleep_of_another_thread_is_refused(context):
         context.bh_schedule_oneshot(lambda: None)
 
     thread = threading.Thread(target=intrude)
-    with rescue(context) as needed:
+    with rescue(context, 20) as needed:
         thread.start()
         while thread.is_alive() and not needed.is_set():
             try:

