@@ -80,10 +80,15 @@ def test_poll_mode_grows_when_events_come_soon_and_ends_when_they_are_rare(fdmon
     assert grown[-1] <= limit
     timer.delete()
     rare = context.timer_new(lambda: None)
-    rare.mod_ns(time.monotonic_ns() + 20_000_000)
-    while rare.pending():
-        context.poll()
-    assert context.poll_ns == 0
+
+    def spins_no_more():
+        # More than one sleep may be needed: a wake-up without reason soon after falling asleep lets it grow once.
+        rare.mod_ns(time.monotonic_ns() + 20_000_000)
+        while rare.pending():
+            context.poll()
+        return context.poll_ns == 0
+
+    assert any(spins_no_more() for _ in range(20))
     context.close()
 
 

@@ -77,7 +77,7 @@ class TestRun:
         loop.run_until_complete(main())
 
     def test_run_of_what_is_no_coroutine_is_refused_and_nothing_is_left(self, fdmon, no_leaks):
-        with pytest.raises((ValueError, TypeError), match="42|coroutine"):  # 3.14 names no value any more
+        with pytest.raises((ValueError, TypeError), match=r"42|coroutine"):  # 3.14 names no value any more
             aioqemu_loop.run(42, fdmon=fdmon)
 
     def test_signatures_are_the_published_ones(self):
