@@ -4,76 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import functools
-import gc
 import ipaddress
-import os
 import socket
 import ssl
-import sys
 
 import pytest
 
-import aioqemu_loop
-from aioqemu_loop.context.fdmons import BACKENDS
-
 PATIENCE = 15.0  # seconds until a wait is a failure
-
-
-@pytest.fixture(params=[*BACKENDS, "reference"])
-def any_factory(request):
-    """Makes loops on each backend, and the stdlib's: where `reference` differs, one of us is wrong."""
-    if request.param == "reference":
-        return asyncio.SelectorEventLoop
-    reason = aioqemu_loop.fdmons()[request.param]
-    if reason is not None:
-        missing = pytest.fail if os.environ.get("CI") else pytest.skip
-        missing(f"{request.param} is not usable here: {reason}")
-    return functools.partial(aioqemu_loop.new_event_loop, fdmon=request.param)
-
-
-@pytest.fixture
-def errors():
-    """What the loop told its exception handler. A test that expects something empties it."""
-    return []
-
-
-@pytest.fixture
-def any_loop(any_factory, errors, no_leaks):
-    """A loop on each backend and the stdlib's."""
-    loop = any_factory()
-    loop.set_exception_handler(lambda _, details: errors.append(details))
-    yield loop
-    if not loop.is_closed():
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
-    asyncio.set_event_loop(None)
-    gc.collect()
-    assert not errors, errors
-
-
-@pytest.fixture
-def stdlib_is_wrong(any_loop):
-    """stdlib_is_wrong(version, text): skip the stdlib's own loop where it fails the test itself."""
-
-    def skip(version, text):
-        if isinstance(any_loop, asyncio.SelectorEventLoop) and sys.version_info >= version:
-            pytest.skip(text)
-
-    return skip
-
-
-@pytest.fixture
-def turn():
-    """turn(loop, n): run the loop for n turns."""
-
-    def run(loop, count=1):
-        for _ in range(count):
-            loop.call_soon(loop.stop)
-            loop.run_forever()
-
-    return run
 
 
 class Recorder(asyncio.Protocol):
