@@ -9,6 +9,8 @@ from aioqemu_loop.fdmon.base cimport FDMon, ReadyList, Runnable
 cdef enum:
     # asyncio's read size, and the most that one recv() takes.
     SCRATCH_SIZE = 256 * 1024
+    # What the scratch buffer has room for: 16 UDP datagrams.
+    SCRATCH_ROOM = 1024 * 1024
 
 
 cdef class ContextCore:

@@ -289,9 +289,9 @@ cdef class ContextCore:
         return 0
 
     cdef char *read_scratch(self) except NULL:
-        """A buffer of SCRATCH_SIZE for one read at a time; its pages are touched only as far as reads fill it."""
+        """A buffer of SCRATCH_ROOM bytes for one read at a time; its pages are touched only as far as reads fill it."""
         if self.scratch == NULL:
-            self.scratch = <char *>PyMem_Malloc(SCRATCH_SIZE)
+            self.scratch = <char *>PyMem_Malloc(SCRATCH_ROOM)
             if self.scratch == NULL:
                 raise MemoryError
         return self.scratch

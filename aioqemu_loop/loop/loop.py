@@ -10,17 +10,19 @@ import sys
 import threading
 from asyncio import base_events, constants, events, sslproto
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from aioqemu_loop.context.fdmons import poll_max_ns_or_default
-from aioqemu_loop.loop import sock_ops, unix
+from aioqemu_loop.loop import sendfile, sock_ops, subprocesses, unix
 from aioqemu_loop.loop.core import LoopCore
 from aioqemu_loop.loop.signals import Signals
+from aioqemu_loop.transports.datagram import DatagramTransport
 from aioqemu_loop.transports.listener import Listener
+from aioqemu_loop.transports.pipe import ReadPipeTransport, WritePipeTransport
 from aioqemu_loop.transports.stream import make_stream_transport
 
 if TYPE_CHECKING:
-    from asyncio import BaseProtocol, Server
+    from asyncio import BaseProtocol, Server, SubprocessProtocol
 
     from aioqemu_loop.fdmon.base import FDMon
 
@@ -60,6 +62,7 @@ class Loop(LoopCore, _BaseEventLoop):
         LoopCore.__init__(self, fdmon, poll_max_ns_or_default(poll_max_ns))
         base_events.BaseEventLoop.__init__(self)
         self._signals = Signals(self)
+        self._children = subprocesses.Children(self)
         self._listeners: dict[int, Listener] = {}
         self._unix_server_sockets: dict[socket.socket, int] = {}
 
@@ -91,6 +94,7 @@ class Loop(LoopCore, _BaseEventLoop):
         if self.is_closed():
             return
         self._signals.close()
+        self._children.close()
         base_events.BaseEventLoop.close(self)
         self.context.close()
 
@@ -131,7 +135,56 @@ class Loop(LoopCore, _BaseEventLoop):
     async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
         await sock_ops.sendall(self, sock, data)
 
+    async def _sock_sendfile_native(self, sock: socket.socket, file: IO[bytes], offset: int, count: int | None) -> int:
+        wait = functools.partial(sock_ops.ready, self, sock, write=True)
+        return await sendfile.send_file(sock.fileno(), file, offset, count, wait)
+
+    async def _sendfile_native(self, transp: Any, file: IO[bytes], offset: int, count: int | None) -> int:
+        sendfile.file_to_send(file)
+        emptied = transp._make_empty_waiter()
+        was_reading = transp.is_reading()
+        transp.pause_reading()
+        try:
+            await emptied
+            return await sendfile.send_file(transp._sendfile_fd(), file, offset, count, transp._wait_writable)
+        finally:
+            transp._reset_empty_waiter()
+            if was_reading:
+                transp.resume_reading()
+
     # -- transports --
+
+    def _make_datagram_transport(
+        self, sock: socket.socket, protocol: BaseProtocol, address: Any = None, waiter: Any = None, extra: Any = None
+    ) -> Any:
+        self._ensure_fd_no_transport(sock)
+        return DatagramTransport(self.context, self, sock, protocol, address, waiter, extra)
+
+    def _make_read_pipe_transport(
+        self, pipe: Any, protocol: BaseProtocol, waiter: Any = None, extra: Any = None
+    ) -> Any:
+        return ReadPipeTransport(self.context, self, pipe, protocol, waiter, extra)
+
+    def _make_write_pipe_transport(
+        self, pipe: Any, protocol: BaseProtocol, waiter: Any = None, extra: Any = None
+    ) -> Any:
+        return WritePipeTransport(self.context, self, pipe, protocol, waiter, extra)
+
+    async def _make_subprocess_transport(
+        self,
+        protocol: SubprocessProtocol,
+        args: Any,
+        shell: bool,
+        stdin: Any,
+        stdout: Any,
+        stderr: Any,
+        bufsize: int,
+        extra: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> subprocesses.SubprocessTransport:
+        return await subprocesses.make_subprocess_transport(
+            self, protocol, args, shell, stdin, stdout, stderr, bufsize, extra, kwargs
+        )
 
     def _make_socket_transport(
         self,

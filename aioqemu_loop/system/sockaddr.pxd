@@ -14,4 +14,5 @@ cdef extern from "<sys/socket.h>" nogil:
         SOCK_NONBLOCK
 
 cdef object address_to_python(sockaddr_storage *address, socklen_t size)
+cdef socklen_t address_from_python(object address, int family, sockaddr_storage *out) except? 0
 cdef object sockname_of(int fd)

@@ -1,7 +1,8 @@
 """Socket addresses as the socket module shows them, without a socket object."""
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport uint16_t, uint32_t
+from libc.stdint cimport UINT32_MAX, uint16_t, uint32_t
+from libc.string cimport memset
 
 cdef extern from "Python.h":
     object PyUnicode_DecodeFSDefaultAndSize(const char *text, Py_ssize_t size)
@@ -20,9 +21,12 @@ cdef extern from "<netinet/in.h>" nogil:
         uint32_t sin6_scope_id
     uint16_t ntohs(uint16_t value)
     uint32_t ntohl(uint32_t value)
+    uint16_t htons(uint16_t value)
+    uint32_t htonl(uint32_t value)
 
 cdef extern from "<arpa/inet.h>" nogil:
     const char *inet_ntop(int family, const void *address, char *text, socklen_t size)
+    int inet_pton(int family, const char *text, void *address)
     enum: INET6_ADDRSTRLEN
 
 cdef extern from "<sys/un.h>" nogil:
@@ -43,6 +47,8 @@ cdef object address_to_python(sockaddr_storage *address, socklen_t size):
     cdef sockaddr_in6 *v6
     cdef sockaddr_un *local
     cdef Py_ssize_t length
+    if size == 0:  # the peer of a Unix datagram socket that has no name
+        return None
     if address.ss_family == AF_INET:
         v4 = <sockaddr_in *>address
         inet_ntop(AF_INET, &v4.sin_addr, text, INET6_ADDRSTRLEN)
@@ -60,6 +66,40 @@ cdef object address_to_python(sockaddr_storage *address, socklen_t size):
             return PyBytes_FromStringAndSize(local.sun_path, length)
         return PyUnicode_DecodeFSDefaultAndSize(local.sun_path, strnlen(local.sun_path, length))
     return None
+
+
+cdef socklen_t address_from_python(object address, int family, sockaddr_storage *out) except? 0:
+    """Fill in (host, port) or (host, port, flowinfo, scope_id) with a numeric host; returns the size.
+
+    0 without an exception: not of that form, names and mistakes are the socket module's to deal with.
+    """
+    cdef sockaddr_in *v4 = <sockaddr_in *>out
+    cdef sockaddr_in6 *v6 = <sockaddr_in6 *>out
+    cdef Py_ssize_t count
+    if type(address) is not tuple or (family != AF_INET and family != AF_INET6):
+        return 0
+    count = len(<tuple>address)
+    if count != 2 and (family == AF_INET or count < 2 or count > 4):
+        return 0
+    host = (<tuple>address)[0]
+    for number in (<tuple>address)[1:]:
+        if type(number) is not int or not 0 <= number <= UINT32_MAX:
+            return 0
+    port = (<tuple>address)[1]
+    if type(host) is not str or port > 0xFFFF:
+        return 0
+    text = (<str>host).encode("utf-8", "replace")
+    memset(out, 0, sizeof(sockaddr_storage))
+    out.ss_family = family
+    if family == AF_INET:
+        v4.sin_port = htons(port)
+        return sizeof(sockaddr_in) if inet_pton(AF_INET, text, &v4.sin_addr) == 1 else 0
+    v6.sin6_port = htons(port)
+    if count > 2:
+        v6.sin6_flowinfo = htonl((<tuple>address)[2])
+    if count > 3:
+        v6.sin6_scope_id = (<tuple>address)[3]
+    return sizeof(sockaddr_in6) if inet_pton(AF_INET6, text, &v6.sin6_addr) == 1 else 0
 
 
 cdef object sockname_of(int fd):

@@ -9,16 +9,16 @@ cdef extern from "<sys/uio.h>" nogil:
         size_t iov_len
 
 
-cdef class StreamSink(Flushable):
+cdef class Sink(Flushable):
     cdef Py_ssize_t read_buffer(self, char **where) except -1
     cdef int received(self, Py_ssize_t result) except -1
     cdef int writable(self) except -1
     cdef int fd_lost(self) except -1
 
 
-cdef class StreamEngine(OwnedHandler):
+cdef class Engine(OwnedHandler):
     cdef AioContext context
-    cdef StreamSink sink
+    cdef Sink sink
 
     cdef int read_on(self) except -1
     cdef int read_off(self) except -1

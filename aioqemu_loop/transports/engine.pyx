@@ -1,13 +1,13 @@
-"""The seam between a stream transport's state machine (StreamSink) and what moves its bytes (StreamEngine).
+"""The seam between a transport's state machine (Sink) and what moves its bytes (Engine).
 
-An engine is the registration of the transport's fd. `readiness` is the one there is: the fd monitor says when, the
-engine calls recv() and send(). A second one can submit operations and report their completion through the same calls.
+An engine is the registration of the transport's fd. Those of today are in `readiness`: the fd monitor says when, the
+engine makes the system call. Another kind can submit operations and report their completion through the same calls.
 """
 
 from aioqemu_loop.context.sources cimport Flushable, OwnedHandler
 
 
-cdef class StreamSink(Flushable):
+cdef class Sink(Flushable):
     """What an engine reports to."""
 
     cdef Py_ssize_t read_buffer(self, char **where) except -1:
@@ -27,8 +27,8 @@ cdef class StreamSink(Flushable):
         raise NotImplementedError
 
 
-cdef class StreamEngine(OwnedHandler):
-    """Moves the bytes of one connected socket. The sink is None after detach()."""
+cdef class Engine(OwnedHandler):
+    """Moves the bytes of one file. The sink is None after detach()."""
 
     cdef int read_on(self) except -1:
         """Start or go on to read. Nothing that came meanwhile is lost."""
@@ -56,7 +56,7 @@ cdef class StreamEngine(OwnedHandler):
         return self.sink
 
     cdef int fd_lost(self) except -1:
-        cdef StreamSink sink = self.sink
+        cdef Sink sink = self.sink
         self.sink = None
         if sink is not None:
             sink.fd_lost()

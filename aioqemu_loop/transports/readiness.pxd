@@ -1,8 +1,8 @@
 from aioqemu_loop.context.aio_context cimport AioContext
-from aioqemu_loop.transports.engine cimport StreamEngine, StreamSink
+from aioqemu_loop.transports.engine cimport Engine, Sink
 
 
-cdef class ReadinessEngine(StreamEngine):
+cdef class ReadinessEngine(Engine):
     cdef bint local
     cdef bint added
     cdef bint reading
@@ -10,7 +10,15 @@ cdef class ReadinessEngine(StreamEngine):
     cdef bint writing
 
     cdef int watch(self) except -1
-    cdef int read(self, StreamSink sink, int revents) except -1
+    cdef int read(self, Sink sink, int revents) except -1
+    cdef Py_ssize_t receive(self, char *where, Py_ssize_t size, bint *more) noexcept
+    cdef int read_again(self, int revents) except -1
 
 
-cdef ReadinessEngine new_readiness_engine(AioContext context, StreamSink sink, int fd, int family, int proto)
+cdef class PipeEngine(ReadinessEngine):
+    pass
+
+
+cdef int set_up(ReadinessEngine engine, AioContext context, Sink sink, int fd) except -1
+cdef ReadinessEngine new_socket_engine(AioContext context, Sink sink, int fd, int family, int proto)
+cdef PipeEngine new_pipe_engine(AioContext context, Sink sink, int fd)

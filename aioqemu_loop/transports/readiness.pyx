@@ -1,12 +1,15 @@
-"""The readiness engine: the monitor says that a socket is ready, recv() and send() do the work.
+"""The readiness engines: the monitor says that a file is ready, and an ordinary system call does the work.
 
-It asks for edge-triggered reports, one per change, and so registers a socket once for its life: pausing and resuming
+For stream sockets it asks for edge-triggered reports, one per change, and so registers a socket once for its life: pausing and resuming
 cost no system call. On a level-triggered monitor it gives up its interest at the first report that it cannot use.
 
 Why one report is enough: a recv() that fills less than its buffer has emptied the socket, and whatever comes later is
 a new report. There are three exceptions, in which it reads on until EAGAIN: the end of the stream came in the same
 report (RDHUP, HUP, ERR), TCP urgent data, at which recv() stops short (PRI), and a Unix socket's ancillary data
 (MSG_CTRUNC).
+
+Pipes, terminals and whatever else is given as a pipe are watched level-triggered: a terminal gives one line at a time,
+a pipe in packet mode one packet.
 """
 
 from libc.errno cimport errno
@@ -24,7 +27,13 @@ from aioqemu_loop.system.libc cimport (
     POLLPRI,
     POLLRDHUP,
 )
-from aioqemu_loop.transports.engine cimport StreamEngine, StreamSink, iovec
+from aioqemu_loop.transports.engine cimport Engine, Sink, iovec
+
+cdef extern from "<sys/uio.h>" nogil:
+    ssize_t writev(int fd, const iovec *chunks, int count)
+
+cdef extern from "<unistd.h>" nogil:
+    ssize_t c_read "read"(int fd, void *buffer, size_t size)
 
 cdef extern from "<sys/socket.h>" nogil:
     struct msghdr:
@@ -52,10 +61,10 @@ cdef int WRITE_EVENTS = POLLOUT | POLLHUP | POLLERR | POLLNVAL
 cdef int READ_ON_EVENTS = POLLPRI | POLLRDHUP | POLLHUP | POLLERR
 
 
-cdef class ReadinessEngine(StreamEngine):
+cdef class ReadinessEngine(Engine):
     cdef int run(self) except -1:
         # A reference of our own: what the sink does may make us drop it (detach).
-        cdef StreamSink sink = self.sink
+        cdef Sink sink = self.sink
         cdef int revents = self.revents
         self.revents = 0
         self.queued = False
@@ -77,15 +86,28 @@ cdef class ReadinessEngine(StreamEngine):
             sink.writable()
         return 1
 
-    cdef int read(self, StreamSink sink, int revents) except -1:
+    cdef int read(self, Sink sink, int revents) except -1:
         cdef char *where = NULL
-        cdef iovec chunk
-        cdef msghdr message
         cdef bint more = revents & READ_ON_EVENTS != 0
         cdef Py_ssize_t size = sink.read_buffer(&where)
-        cdef ssize_t got
+        cdef Py_ssize_t got
         if size <= 0:
             return 0
+        got = self.receive(where, size, &more)
+        if got > 0 and self.edge and (more or got == size):
+            self.read_again(revents)  # queued first: the protocol may raise
+        sink.received(got)
+        return 0
+
+    cdef int read_again(self, int revents) except -1:
+        """Read more in the next turn, after everybody else had theirs."""
+        return self.on_ready(revents & READ_ON_EVENTS | POLLIN)
+
+    cdef Py_ssize_t receive(self, char *where, Py_ssize_t size, bint *more) noexcept:
+        """Bytes read, or -errno. Sets `more` where there may be more to read although the buffer was not filled."""
+        cdef iovec chunk
+        cdef msghdr message
+        cdef ssize_t got
         while True:
             if self.local:
                 memset(&message, 0, sizeof(message))
@@ -95,19 +117,13 @@ cdef class ReadinessEngine(StreamEngine):
                 message.msg_iovlen = 1
                 got = recvmsg(self.fd, &message, MSG_DONTWAIT)
                 if got > 0 and message.msg_flags & MSG_CTRUNC:
-                    more = True
+                    more[0] = True
             else:
                 got = recv(self.fd, where, size, MSG_DONTWAIT)
-            if got < 0:
-                got = -errno
-                if got == -EINTR:
-                    continue
-            break
-        if got > 0 and (more or got == size):
-            # Read again in the next turn, after everybody else had theirs. Queued first: the protocol may raise.
-            self.on_ready(revents & READ_ON_EVENTS | POLLIN)
-        sink.received(got)
-        return 0
+            if got >= 0:
+                return got
+            if errno != EINTR:
+                return -errno
 
     cdef int watch(self) except -1:
         """Bring the monitor's view in line with what is wanted."""
@@ -179,14 +195,48 @@ cdef class ReadinessEngine(StreamEngine):
         return 0
 
 
-cdef ReadinessEngine new_readiness_engine(AioContext context, StreamSink sink, int fd, int family, int proto):
-    cdef ReadinessEngine engine = ReadinessEngine.__new__(ReadinessEngine)
+cdef class PipeEngine(ReadinessEngine):
+    """For non-blocking files that are no stream sockets of ours: pipes, terminals, sockets handed over as pipes."""
+
+    cdef Py_ssize_t receive(self, char *where, Py_ssize_t size, bint *more) noexcept:
+        cdef ssize_t got
+        while True:
+            got = c_read(self.fd, where, size)
+            if got >= 0:
+                return got
+            if errno != EINTR:
+                return -errno
+
+    cdef Py_ssize_t send(self, iovec *chunks, int count) noexcept:
+        cdef ssize_t sent
+        while True:
+            sent = writev(self.fd, chunks, count)
+            if sent >= 0:
+                return sent
+            if errno != EINTR:
+                return -errno
+
+
+cdef int set_up(ReadinessEngine engine, AioContext context, Sink sink, int fd) except -1:
     engine.context = context
     engine.ready = context.ready
     engine.sink = sink
     engine.fd = fd
+    return 0
+
+
+cdef ReadinessEngine new_socket_engine(AioContext context, Sink sink, int fd, int family, int proto):
+    """For a stream socket."""
+    cdef ReadinessEngine engine = ReadinessEngine.__new__(ReadinessEngine)
+    set_up(engine, context, sink, fd)
     engine.known_pollable = True
     engine.local = family == AF_UNIX
     # The rule about short reads holds for these; other stream families are watched level-triggered.
     engine.edge = family == AF_UNIX or (family == AF_INET or family == AF_INET6) and (proto == 0 or proto == IPPROTO_TCP)
+    return engine
+
+
+cdef PipeEngine new_pipe_engine(AioContext context, Sink sink, int fd):
+    cdef PipeEngine engine = PipeEngine.__new__(PipeEngine)
+    set_up(engine, context, sink, fd)
     return engine

@@ -1,0 +1,151 @@
+"""Child processes: asyncio's subprocess transport over subprocess.Popen, real pipes, and pidfds that tell of the end.
+
+A pidfd becomes readable when its process ends: no SIGCHLD handler, no thread and no polling. Where the kernel or a
+sandbox refuses pidfds, or no fd is left, a thread waits for that process instead.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import warnings
+from asyncio import base_subprocess, events
+from asyncio.log import logger
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asyncio import SubprocessProtocol
+
+    from aioqemu_loop.loop.loop import Loop
+
+    Exited = Callable[[int, int], None]
+
+# What asyncio reports where somebody else has taken the exit status.
+UNKNOWN_EXIT_CODE = 255
+
+
+class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
+    """asyncio.SubprocessTransport. Every keyword of Popen goes through."""
+
+    _proc: subprocess.Popen[bytes]
+
+    def _start(self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any) -> None:
+        self._proc = subprocess.Popen(
+            args, bufsize, stdin=stdin, stdout=stdout, stderr=stderr, shell=shell, universal_newlines=False, **kwargs
+        )
+
+
+class Children:
+    """The child processes that one loop waits for."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._pidfds: set[int] = set()
+
+    def watch(self, pid: int, exited: Exited) -> None:
+        """Call exited(pid, returncode) in the loop's thread when the child has ended, and reap it."""
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            name = f"aioqemu-waitpid-{pid}"
+            threading.Thread(target=self._wait, args=(pid, exited), name=name, daemon=True).start()
+            return
+        self._pidfds.add(pidfd)
+        try:
+            self._loop._add_reader(pidfd, self._ended, pidfd, pid, exited)
+        except BaseException:
+            self._forget(pidfd)
+            raise
+
+    def _ended(self, pidfd: int, pid: int, exited: Exited) -> None:
+        self._loop.remove_reader(pidfd)
+        self._forget(pidfd)
+        exited(pid, reap(pid))
+
+    def _forget(self, pidfd: int) -> None:
+        self._pidfds.discard(pidfd)
+        os.close(pidfd)
+
+    def _wait(self, pid: int, exited: Exited) -> None:
+        returncode = reap(pid)
+        try:
+            self._loop.call_soon_threadsafe(exited, pid, returncode)
+        except RuntimeError:
+            logger.warning("Loop %r that handles pid %r is closed", self._loop, pid)
+
+    def close(self) -> None:
+        """The loop closes: nobody will hear of those that still run."""
+        for pidfd in list(self._pidfds):
+            self._loop.remove_reader(pidfd)
+            self._forget(pidfd)
+
+
+def reap(pid: int) -> int:
+    """Wait for a child and return its exit code (negative: a signal's number)."""
+    try:
+        _, status = os.waitpid(pid, 0)
+    except ChildProcessError:
+        logger.warning("child process pid %d exit status already read:  will report returncode 255", pid)
+        return UNKNOWN_EXIT_CODE
+    return os.waitstatus_to_exitcode(status)
+
+
+def chosen_watcher() -> Any:
+    """The child watcher that the program has set, or None. Up to Python 3.13 there are such watchers; asyncio's own
+    default ones do no more than we do, but some that can be chosen reap every child, ours too."""
+    get = getattr(events, "get_child_watcher", None)
+    if get is None:
+        return None
+    policy = events.get_event_loop_policy()
+    if type(policy).get_child_watcher.__module__.startswith("asyncio."):
+        watcher = getattr(policy, "_watcher", None)  # get_child_watcher() would make one
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            watcher = get()
+    kind = type(watcher)
+    if kind.__module__ == "asyncio.unix_events" and kind.__name__ in ("ThreadedChildWatcher", "PidfdChildWatcher"):
+        return None
+    return watcher
+
+
+async def make_subprocess_transport(
+    loop: Loop,
+    protocol: SubprocessProtocol,
+    args: Any,
+    shell: bool,
+    stdin: Any,
+    stdout: Any,
+    stderr: Any,
+    bufsize: int,
+    extra: dict[str, Any] | None,
+    kwargs: dict[str, Any],
+) -> SubprocessTransport:
+    """Start a child and return its transport when its pipes are connected."""
+    watcher = chosen_watcher()
+    if watcher is not None and not watcher.is_active():
+        # The text of asyncio.
+        raise RuntimeError("asyncio.get_child_watcher() is not activated, subprocess support is not installed.")
+    waiter = loop.create_future()
+    transport: Any = SubprocessTransport(
+        loop, protocol, args, shell, stdin, stdout, stderr, bufsize, waiter, extra, **kwargs
+    )
+    if watcher is None:
+        loop._children.watch(transport.get_pid(), lambda _, returncode: transport._process_exited(returncode))
+    else:
+        with watcher:
+            watcher.add_child_handler(
+                transport.get_pid(),
+                lambda _, returncode: loop.call_soon_threadsafe(transport._process_exited, returncode),
+            )
+    try:
+        await waiter
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException:
+        transport.close()
+        await transport._wait()
+        raise
+    return transport  # type: ignore[no-any-return]

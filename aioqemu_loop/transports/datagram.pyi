@@ -1,0 +1,17 @@
+import asyncio
+import socket
+from typing import Any
+
+from aioqemu_loop.context.aio_context import AioContext
+
+class DatagramTransport(asyncio.DatagramTransport):
+    def __init__(
+        self,
+        context: AioContext,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        address: Any,
+        waiter: asyncio.Future[None] | None,
+        extra: dict[str, Any] | None,
+    ) -> None: ...

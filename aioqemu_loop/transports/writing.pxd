@@ -1,0 +1,14 @@
+from aioqemu_loop.transports.base cimport FlowControlledTransport
+from aioqemu_loop.transports.write_queue cimport WriteQueue
+
+
+cdef class WritingTransport(FlowControlledTransport):
+    cdef WriteQueue queue
+    cdef str what
+    cdef bint blocked
+
+    cdef int refuse_write(self, str method) except -1
+    cdef bint may_write(self) except -1
+    cdef int queue_bytes(self, object data) except -1
+    cdef int send_queued(self) except -1
+    cdef int all_sent(self) except -1

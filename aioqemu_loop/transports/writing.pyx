@@ -1,0 +1,164 @@
+"""Output as a stream of bytes: what stream and write pipe transports have in common.
+
+What one callback writes is gathered and sent when that callback returns, or at once when it is much, when somebody
+asks how much is left, or when no callback of the loop is running. So headers and body written one after the other
+leave in one system call, and the peer does not wait for the rest of the turn.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_CheckExact, PyBytes_FromStringAndSize
+from libc.errno cimport EAGAIN
+
+import os
+from asyncio import constants
+from asyncio.log import logger
+
+from aioqemu_loop.transports.base cimport FlowControlledTransport
+from aioqemu_loop.transports.engine cimport iovec
+from aioqemu_loop.transports.write_queue cimport WriteQueue
+
+# This much, or more than the high-water mark, is sent before the callback that writes it returns, so pause_writing()
+# comes inside write() as in asyncio. Also asyncio's default high-water mark.
+cdef Py_ssize_t GATHER_MAX = 64 * 1024
+# sendmsg and writev take this many chunks at a time.
+cdef Py_ssize_t IOV_MAX = os.sysconf("SC_IOV_MAX")
+cdef int LOG_THRESHOLD = constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
+
+
+cdef class WritingTransport(FlowControlledTransport):
+    """Not for use by itself. `what` names the kind of transport in messages."""
+
+    def __cinit__(self):
+        self.queue = WriteQueue()
+
+    def _repr_io(self):
+        return [f"write=<{'polling' if self.blocked else 'idle'}, bufsize={self.queue.size}>"]
+
+    cdef int refuse_write(self, str method) except -1:
+        """Raise RuntimeError where writing is a mistake of the program."""
+        return 0
+
+    def write(self, data):
+        if not PyBytes_CheckExact(data) and not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
+        self.refuse_write("write")
+        if not data or not self.may_write():
+            return
+        self.queue_bytes(data)
+        if self.blocked:
+            self.flow_control()
+        elif self.context.dispatching and self.queue.size < GATHER_MAX and self.queue.size <= self.high_water:
+            self.context.add_flush(self)
+        else:
+            self.send_queued()
+
+    def writelines(self, list_of_data):
+        self.refuse_write("writelines")
+        # All of them first: a bad one must not leave those before it half queued.
+        cdef list items = [data if isinstance(data, bytes) else bytes(memoryview(data)) for data in list_of_data]
+        if not items or not self.may_write():
+            return
+        for data in items:
+            if data:
+                self.queue_bytes(data)
+        if self.blocked:
+            self.flow_control()
+        elif self.queue.size:
+            self.send_queued()
+
+    cdef bint may_write(self) except -1:
+        """False once the connection is lost: what is written then is dropped, with a warning from the fifth time."""
+        if self._conn_lost:
+            if self._conn_lost >= LOG_THRESHOLD:
+                logger.warning("socket.send() raised exception.")
+            self._conn_lost += 1
+            return False
+        return True
+
+    cdef int queue_bytes(self, object data) except -1:
+        """Hold bytes, copy anything that may change; much of that is sent from where it is first."""
+        cdef Py_buffer view
+        cdef iovec chunk
+        cdef Py_ssize_t sent = 0
+        if PyBytes_CheckExact(data):
+            return self.queue.append(data, 0)
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            if view.len >= GATHER_MAX and not self.blocked:
+                self.send_queued()
+                if self._conn_lost:
+                    return 0
+                if not self.blocked:
+                    chunk.iov_base = view.buf
+                    chunk.iov_len = view.len
+                    sent = max(0, self.engine.send(&chunk, 1))  # an error comes again with the rest
+            if sent < view.len:
+                self.queue.append(PyBytes_FromStringAndSize(<char *>view.buf + sent, view.len - sent), 0)
+        finally:
+            PyBuffer_Release(&view)
+        return 0
+
+    cdef int flush(self) except -1:
+        if not self.blocked and not self._conn_lost:
+            self.send_queued()
+        return 0
+
+    cdef int send_queued(self) except -1:
+        """Send what is queued; what the file does not take waits for writable()."""
+        cdef Py_ssize_t sent
+        cdef int count
+        while self.queue.size:
+            count = <int>min(self.queue.count, IOV_MAX)
+            sent = self.engine.send(self.queue.chunks + self.queue.head, count)
+            if sent < 0:
+                if sent == -EAGAIN:
+                    break
+                self.queue.clear()
+                return self.fatal_error(OSError(-sent, os.strerror(-sent)), f"Fatal write error on {self.what}")
+            self.queue.advance(sent)
+        if self.queue.size and not self.blocked:
+            self.blocked = True
+            self.engine.write_on()
+        self.flow_control()  # may write more
+        if not self.queue.size:
+            self.all_sent()
+        return 0
+
+    cdef int writable(self) except -1:
+        cdef bint entered
+        if self._conn_lost:
+            return 0
+        entered = self.enter_context()
+        try:
+            self.blocked = False
+            self.send_queued()
+            if not self.blocked and not self._conn_lost:
+                self.engine.write_off()
+        finally:
+            self.leave_context(entered)
+        return 0
+
+    cdef int all_sent(self) except -1:
+        """Nothing is left to send: do what waited for that."""
+        if self.closing and not self._conn_lost:
+            self._conn_lost += 1
+            self.engine.detach()
+            self._call_connection_lost(None)
+        return 0
+
+    cdef Py_ssize_t buffered_size(self) noexcept:
+        return self.queue.size
+
+    def get_write_buffer_size(self):
+        """Bytes that the file has not taken."""
+        self.flush()
+        return self.queue.size
+
+    def abort(self):
+        self.flush()  # what was written before goes out if the file takes it, as if write() had sent it at once
+        self.force_close(None)
+
+    cdef int drop_output(self) except -1:
+        self.queue.clear()
+        self.blocked = False
+        return 0
