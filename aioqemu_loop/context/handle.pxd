@@ -18,11 +18,21 @@ cdef class Handle(Runnable):
     cdef int keep_repr(self) except -1
 
 
+cdef class ThreadSafeHandle(Handle):
+    cdef bint running
+    cdef unsigned long thread
+    cdef object ended
+
+    cdef bint runs_elsewhere(self) noexcept
+    cdef int wait_ended(self) except -1
+
+
 cdef class TimerHandle(Handle):
-    cdef readonly double _when
+    cdef readonly object _when
     cdef TimerHeap heap
 
 
 cdef Handle new_handle(object callback, tuple args, object loop, object context)
-cdef TimerHandle new_timer_handle(double when, object callback, tuple args, object loop, object context,
+cdef Handle new_threadsafe_handle(object callback, tuple args, object loop, object context)
+cdef TimerHandle new_timer_handle(object when, object callback, tuple args, object loop, object context,
                                   TimerHeap heap)

@@ -5,9 +5,11 @@ isinstance(h, asyncio.Handle) is True. The private attributes that asyncio's cod
 """
 
 from cpython.object cimport PyObject
+from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF
 
 import inspect
+import threading
 from asyncio import events, format_helpers
 
 
@@ -25,6 +27,7 @@ cdef extern from "Python.h":
 
 cdef object asyncio_Handle = events.Handle
 cdef object asyncio_TimerHandle = events.TimerHandle
+cdef object asyncio_ThreadSafeHandle = getattr(events, "_ThreadSafeHandle", None)  # 3.14
 cdef bint SOURCE_TAKES_DEBUG = "debug" in inspect.signature(format_helpers._format_callback_source).parameters
 
 
@@ -106,6 +109,45 @@ cdef class Handle(Runnable):
         return f"<{' '.join(self._repr_info())}>"
 
 
+cdef class ThreadSafeHandle(Handle):
+    """What call_soon_threadsafe returns from 3.14 on: cancel() and cancelled(), called by another thread while the
+    callback runs, return when it has ended. asyncio keeps a lock in each; here only a thread that waits makes one."""
+
+    @property
+    def __class__(self):
+        return asyncio_ThreadSafeHandle
+
+    cdef int run(self) except -1:
+        self.running = True
+        self.thread = PyThread_get_thread_ident()
+        try:
+            return Handle.run(self)
+        finally:
+            self.running = False
+            if self.ended is not None:
+                self.ended.set()
+                self.ended = None
+
+    cdef bint runs_elsewhere(self) noexcept:
+        return self.running and self.thread != PyThread_get_thread_ident()
+
+    cdef int wait_ended(self) except -1:
+        while self.runs_elsewhere():
+            if self.ended is None:
+                self.ended = threading.Event()
+            ended = self.ended  # run() lets go of its reference
+            ended.wait()
+        return 0
+
+    def cancel(self):
+        self.wait_ended()
+        Handle.cancel(self)
+
+    def cancelled(self):
+        self.wait_ended()
+        return self._cancelled
+
+
 cdef class TimerHandle(Handle):
     """What call_later and call_at return. See asyncio.TimerHandle. `when()` is in seconds of loop.time()."""
 
@@ -155,23 +197,35 @@ cdef class TimerHandle(Handle):
         return self._when > other._when or self == other if isinstance(other, TimerHandle) else NotImplemented
 
 
+cdef inline int set_up(Handle handle, object callback, tuple args, object loop, object context) except -1:
+    handle._callback = callback
+    handle._args = args
+    handle._loop = loop
+    handle._context = PyContext_CopyCurrent() if context is None else context
+    return 0
+
+
 cdef Handle new_handle(object callback, tuple args, object loop, object context):
     """`context` None: a copy of the current one."""
     cdef Handle handle = Handle.__new__(Handle)
-    handle._callback = callback
-    handle._args = args
-    handle._loop = loop
-    handle._context = PyContext_CopyCurrent() if context is None else context
+    set_up(handle, callback, args, loop, context)
     return handle
 
 
-cdef TimerHandle new_timer_handle(double when, object callback, tuple args, object loop, object context,
+cdef Handle new_threadsafe_handle(object callback, tuple args, object loop, object context):
+    """What call_soon_threadsafe returns on this Python."""
+    cdef Handle handle
+    if asyncio_ThreadSafeHandle is None:
+        return new_handle(callback, args, loop, context)
+    handle = ThreadSafeHandle.__new__(ThreadSafeHandle)
+    set_up(handle, callback, args, loop, context)
+    return handle
+
+
+cdef TimerHandle new_timer_handle(object when, object callback, tuple args, object loop, object context,
                                   TimerHeap heap):
     cdef TimerHandle handle = TimerHandle.__new__(TimerHandle)
-    handle._callback = callback
-    handle._args = args
-    handle._loop = loop
-    handle._context = PyContext_CopyCurrent() if context is None else context
+    set_up(handle, callback, args, loop, context)
     handle._when = when
     handle.heap = heap
     return handle

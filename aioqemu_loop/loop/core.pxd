@@ -11,7 +11,7 @@ cdef class LoopCore:
 
     cdef int check_debug(self, object callback, str method) except -1
     cdef int refuse_closed(self) except -1
-    cdef TimerHandle schedule(self, double when, object callback, tuple args, object context)
+    cdef TimerHandle schedule(self, object when, object callback, tuple args, object context)
     cdef int refuse_transport(self, object fd) except -1
     cdef Handle watch(self, object fd, object callback, tuple args, bint write)
     cdef bint unwatch(self, object fd, bint write) except -1

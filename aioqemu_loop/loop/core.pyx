@@ -13,7 +13,7 @@ from asyncio.futures import Future
 from asyncio.log import logger
 
 from aioqemu_loop.context.aio_context cimport AioContext, as_fd
-from aioqemu_loop.context.handle cimport Handle, TimerHandle, new_handle, new_timer_handle
+from aioqemu_loop.context.handle cimport Handle, TimerHandle, new_handle, new_threadsafe_handle, new_timer_handle
 from aioqemu_loop.fdmon.base cimport Runnable
 from aioqemu_loop.system.libc cimport clock_ns
 
@@ -80,7 +80,7 @@ cdef class LoopCore:
         cdef Handle handle
         if self._debug:
             self.check_debug(callback, "call_soon_threadsafe")
-        handle = new_handle(callback, args, self, context)
+        handle = new_threadsafe_handle(callback, args, self, context)
         if self._debug:
             handle._source_traceback = extract_stack(getframe(0))
         self.context.ready.push(handle)
@@ -97,7 +97,7 @@ cdef class LoopCore:
             raise TypeError("when cannot be None")
         return self.schedule(when, callback, args, context)
 
-    cdef TimerHandle schedule(self, double when, object callback, tuple args, object context):
+    cdef TimerHandle schedule(self, object when, object callback, tuple args, object context):
         cdef TimerHandle handle
         self.refuse_closed()
         if self._debug:

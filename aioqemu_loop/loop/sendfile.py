@@ -57,9 +57,8 @@ async def send_file(
             if not count or sent < count:
                 await wait_writable()
     finally:
-        if sent:
-            with contextlib.suppress(OSError):
-                os.lseek(fd, offset + sent, os.SEEK_SET)
+        with contextlib.suppress(OSError):
+            os.lseek(fd, offset + sent, os.SEEK_SET)
     return sent
 
 

@@ -6,6 +6,7 @@ sandbox refuses pidfds, or no fd is left, a thread waits for that process instea
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import threading
@@ -69,10 +70,13 @@ class Children:
         os.close(pidfd)
 
     def _wait(self, pid: int, exited: Exited) -> None:
-        returncode = reap(pid)
+        """In a thread. Reaping is left to the loop's, so that nobody there sends a signal to a pid of the past."""
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         try:
-            self._loop.call_soon_threadsafe(exited, pid, returncode)
+            self._loop.call_soon_threadsafe(lambda: exited(pid, reap(pid)))
         except RuntimeError:
+            reap(pid)
             logger.warning("Loop %r that handles pid %r is closed", self._loop, pid)
 
     def close(self) -> None:

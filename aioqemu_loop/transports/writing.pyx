@@ -10,6 +10,7 @@ from cpython.bytes cimport PyBytes_CheckExact, PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN
 
 import os
+import sys
 from asyncio import constants
 from asyncio.log import logger
 
@@ -23,6 +24,10 @@ cdef Py_ssize_t GATHER_MAX = 64 * 1024
 # sendmsg and writev take this many chunks at a time.
 cdef Py_ssize_t IOV_MAX = os.sysconf("SC_IOV_MAX")
 cdef int LOG_THRESHOLD = constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
+# asyncio's words.
+cdef str BYTES_WANTED = (
+    "a bytes, bytearray, or memoryview object" if sys.version_info >= (3, 14) else "a bytes-like object"
+)
 
 
 cdef class WritingTransport(FlowControlledTransport):
@@ -40,7 +45,7 @@ cdef class WritingTransport(FlowControlledTransport):
 
     def write(self, data):
         if not PyBytes_CheckExact(data) and not isinstance(data, (bytes, bytearray, memoryview)):
-            raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
+            raise TypeError(f"data argument must be {BYTES_WANTED}, not {type(data).__name__!r}")
         self.refuse_write("write")
         if not data or not self.may_write():
             return

@@ -124,3 +124,11 @@ class TestHandles:
     def test_handles_can_be_referenced_weakly(self, any_loop):
         handle = any_loop.call_soon(callback)
         assert weakref.ref(handle)() is handle
+
+
+@pytest.mark.parametrize("when", [5, 5.25, True])
+def test_a_timer_keeps_the_very_time_it_was_given(any_loop, when):
+    timer = any_loop.call_at(when, callback)
+    assert timer.when() is when
+    assert f"when={when}" in repr(timer)
+    timer.cancel()

@@ -5,6 +5,7 @@ import gc
 import os
 import signal
 import socket
+import sys
 import threading
 import warnings
 
@@ -55,6 +56,37 @@ class TestThreads:
                     thread.join()
             any_loop.remove_reader(a)
         assert seen == list(zip(idents, [b"0", b"1", b"2", b"3", b"4"], strict=True))
+
+    @pytest.mark.skipif(sys.version_info < (3, 14), reason="thread-safe handles came with 3.14")
+    @pytest.mark.parametrize("question", ["cancel", "cancelled"])
+    def test_asking_a_running_threadsafe_handle_from_another_thread_waits_until_it_has_ended(self, any_loop, question):
+        running, go_on = threading.Event(), threading.Event()
+        order = []
+
+        def callback():
+            running.set()
+            assert handle.cancelled() is False  # its own thread does not wait
+            assert go_on.wait(10)
+            order.append("callback")
+            any_loop.call_soon(any_loop.stop)
+
+        def ask():
+            assert running.wait(10)
+            asking.set()
+            getattr(handle, question)()
+            order.append("asked")
+
+        asking = threading.Event()
+        handle = any_loop.call_soon_threadsafe(callback)
+        assert isinstance(handle, asyncio.events._ThreadSafeHandle)
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        release = threading.Thread(target=lambda: (asking.wait(10), go_on.set()))
+        for thread in (*threads, release):
+            thread.start()
+        any_loop.run_forever()
+        for thread in (*threads, release):
+            thread.join()
+        assert order == ["callback", "asked", "asked", "asked"]
 
     def test_a_loop_that_ran_in_a_thread_that_has_ended_can_be_closed_here(self, any_factory, no_leaks):
         loop = any_factory()

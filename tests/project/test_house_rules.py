@@ -73,7 +73,18 @@ def test_nothing_generated_is_committed() -> None:
 
 
 def test_every_compiled_module_has_a_stub_or_is_internal() -> None:
-    without = {"core", "ready", "timers", "process", "sockaddr", "engine", "readiness", "write_queue", "base", "writing"}
+    without = {
+        "core",
+        "ready",
+        "timers",
+        "process",
+        "sockaddr",
+        "engine",
+        "readiness",
+        "write_queue",
+        "base",
+        "writing",
+    }
     missing = {path.stem for path in PACKAGE.rglob("*.pyx") if not path.with_suffix(".pyi").exists()}
     assert missing == without
 

@@ -12,6 +12,9 @@ import weakref
 
 import pytest
 
+# asyncio's words.
+BYTES_WANTED = "a bytes, bytearray, or memoryview object" if sys.version_info >= (3, 14) else "a bytes-like object"
+
 
 def read_exactly(peer, count):
     data = bytearray()
@@ -221,7 +224,7 @@ class TestWriting:
             protocol = recorder()
             transport = await connect(ours, protocol)
             if isinstance(form(b""), array.array):
-                with pytest.raises(TypeError, match="data argument must be a bytes-like object, not 'array'"):
+                with pytest.raises(TypeError, match=f"data argument must be {BYTES_WANTED}, not 'array'"):
                     transport.write(form(blob))
             else:
                 for data in (blob[:10], blob):
@@ -288,7 +291,7 @@ class TestWriting:
         async def main():
             protocol = recorder()
             transport = await connect(ours, protocol)
-            text = f"^data argument must be a bytes-like object, not '{type(bad).__name__}'$"
+            text = f"^data argument must be {BYTES_WANTED}, not '{type(bad).__name__}'$"
             with pytest.raises(TypeError, match=text):
                 transport.write(bad)
             with pytest.raises(TypeError):
