@@ -13,9 +13,10 @@ from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any
 
 from aioqemu_loop.context.fdmons import poll_max_ns_or_default
-from aioqemu_loop.loop import sendfile, sock_ops, subprocesses, unix
+from aioqemu_loop.loop import sendfile, subprocesses, unix
 from aioqemu_loop.loop.core import LoopCore
 from aioqemu_loop.loop.signals import Signals
+from aioqemu_loop.loop.sock_methods import SockMethods
 from aioqemu_loop.transports.datagram import DatagramTransport
 from aioqemu_loop.transports.listener import Listener
 from aioqemu_loop.transports.pipe import ReadPipeTransport, WritePipeTransport
@@ -51,7 +52,7 @@ def _set_nodelay(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-class Loop(LoopCore, _BaseEventLoop):
+class Loop(SockMethods, _BaseEventLoop):
     """An asyncio event loop with QEMU's AioContext inside.
 
     fdmon: "auto", "io_uring", "epoll", "poll", or an FDMon; poll_max_ns: longest busy polling before it sleeps (ns),
@@ -109,35 +110,7 @@ class Loop(LoopCore, _BaseEventLoop):
     def remove_signal_handler(self, sig: int) -> bool:
         return self._signals.remove(sig)
 
-    # -- sockets --
-
-    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
-        await sock_ops.connect(self, sock, address)
-
-    async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
-        return await sock_ops.accept(self, sock)
-
-    async def sock_recv(self, sock: socket.socket, nbytes: int) -> bytes:
-        return await sock_ops.recv(self, sock, nbytes)
-
-    async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
-        return await sock_ops.recv_into(self, sock, buf)
-
-    async def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> tuple[bytes, Any]:
-        return await sock_ops.recvfrom(self, sock, bufsize)
-
-    async def sock_recvfrom_into(self, sock: socket.socket, buf: Any, nbytes: int = 0) -> tuple[int, Any]:
-        return await sock_ops.recvfrom_into(self, sock, buf, nbytes)
-
-    async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int:
-        return await sock_ops.sendto(self, sock, data, address)
-
-    async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
-        await sock_ops.sendall(self, sock, data)
-
-    async def _sock_sendfile_native(self, sock: socket.socket, file: IO[bytes], offset: int, count: int | None) -> int:
-        wait = functools.partial(sock_ops.ready, self, sock, write=True)
-        return await sendfile.send_file(sock.fileno(), file, offset, count, wait)
+    # -- sendfile; sock_* is in SockMethods --
 
     async def _sendfile_native(self, transp: Any, file: IO[bytes], offset: int, count: int | None) -> int:
         sendfile.file_to_send(file)
