@@ -13,5 +13,5 @@ cdef class LoopCore:
     cdef int refuse_closed(self) except -1
     cdef TimerHandle schedule(self, object when, object callback, tuple args, object context)
     cdef int refuse_transport(self, object fd) except -1
-    cdef Handle watch(self, object fd, object callback, tuple args, bint write)
+    cdef Handle watch(self, object fd, object callback, tuple args, bint write, object context=*)
     cdef bint unwatch(self, object fd, bint write) except -1

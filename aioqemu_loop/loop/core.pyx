@@ -128,11 +128,11 @@ cdef class LoopCore:
 
     # -- readers and writers --
 
-    cdef Handle watch(self, object fd, object callback, tuple args, bint write):
+    cdef Handle watch(self, object fd, object callback, tuple args, bint write, object context=None):
         cdef Handle handle
         self.refuse_closed()
         self.refuse_transport(fd)
-        handle = new_handle(callback, args, self, None)
+        handle = new_handle(callback, args, self, context)
         if self._debug:
             handle._source_traceback = extract_stack(getframe(0))
         self.context.set_half(as_fd(fd), write, handle)
@@ -163,11 +163,11 @@ cdef class LoopCore:
 
     # asyncio's own names for the same, which return the handle.
 
-    def _add_reader(self, fd, callback, *args):
-        return self.watch(fd, callback, args, False)
+    def _add_reader(self, fd, callback, *args, context=None):
+        return self.watch(fd, callback, args, False, context)
 
-    def _add_writer(self, fd, callback, *args):
-        return self.watch(fd, callback, args, True)
+    def _add_writer(self, fd, callback, *args, context=None):
+        return self.watch(fd, callback, args, True, context)
 
     def _ensure_fd_no_transport(self, fd):
         self.refuse_transport(fd)

@@ -10,6 +10,7 @@ import sys
 import threading
 from asyncio import base_events, constants, events, sslproto
 from collections.abc import Callable
+from contextvars import Context
 from typing import IO, TYPE_CHECKING, Any
 
 from aioqemu_loop.context.fdmons import poll_max_ns_or_default
@@ -167,6 +168,7 @@ class Loop(SockMethods, _BaseEventLoop):
         *,
         extra: dict[str, Any] | None = None,
         server: Any = None,
+        context: Context | None = None,
     ) -> Any:
         self._ensure_fd_no_transport(sock)
         extra = dict(extra or ())
@@ -176,7 +178,7 @@ class Loop(SockMethods, _BaseEventLoop):
             except OSError:
                 extra["peername"] = None
         _set_nodelay(sock)
-        return make_stream_transport(self.context, self, sock, protocol, waiter, extra, server)
+        return make_stream_transport(self.context, self, sock, protocol, waiter, extra, server, context)
 
     def _make_ssl_transport(
         self,
@@ -191,10 +193,11 @@ class Loop(SockMethods, _BaseEventLoop):
         server: Any = None,
         ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
         ssl_shutdown_timeout: float | None = SSL_SHUTDOWN_TIMEOUT,
+        context: Context | None = None,
     ) -> Any:
         timeouts = unix.tls_timeouts(ssl_handshake_timeout, ssl_shutdown_timeout)
         tls: Any = sslproto.SSLProtocol(self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts)
-        self._make_socket_transport(rawsock, tls, extra=extra, server=server)
+        self._make_socket_transport(rawsock, tls, extra=extra, server=server, context=context)
         return tls._app_transport
 
     # -- servers --
@@ -208,13 +211,16 @@ class Loop(SockMethods, _BaseEventLoop):
         backlog: int = 100,
         ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
         ssl_shutdown_timeout: float | None = SSL_SHUTDOWN_TIMEOUT,
+        context: Context | None = None,
     ) -> None:
         _set_nodelay(sock)  # inherited by accepted sockets
         make_tls = None
         if sslcontext:
             timeouts = unix.tls_timeouts(ssl_handshake_timeout, ssl_shutdown_timeout)
             make_tls = functools.partial(self._accepted_tls, sslcontext, timeouts)
-        self._listeners[sock.fileno()] = Listener(self.context, self, sock, protocol_factory, make_tls, server, backlog)
+        self._listeners[sock.fileno()] = Listener(
+            self.context, self, sock, protocol_factory, make_tls, server, backlog, context
+        )
 
     def _stop_serving(self, sock: socket.socket) -> None:
         inode = self._unix_server_sockets.pop(sock, None)
@@ -234,6 +240,7 @@ class Loop(SockMethods, _BaseEventLoop):
         protocol: BaseProtocol,
         peername: Any,
         server: Any,
+        context: Context | None,
     ) -> None:
         waiter = self.create_future()
         transport = self._make_ssl_transport(
@@ -244,6 +251,7 @@ class Loop(SockMethods, _BaseEventLoop):
             server_side=True,
             extra={"peername": peername},
             server=server,
+            context=context,
             **timeouts,
         )
         waiter.add_done_callback(functools.partial(self._handshake_done, transport, protocol))

@@ -10,6 +10,7 @@ cdef class BaseTransport(Sink):
     cdef readonly object _loop
     cdef object protocol
     cdef object py_context
+    cdef object given_context
     cdef dict extra
     cdef object file
     cdef int fd
@@ -17,7 +18,9 @@ cdef class BaseTransport(Sink):
     cdef bint closing
     cdef readonly int _conn_lost
 
-    cdef int set_up(self, AioContext context, object loop, int fd, object file, object protocol, dict extra) except -1
+    cdef int set_up(self, AioContext context, object loop, int fd, object file, object protocol, dict extra,
+                    object py_context) except -1
+    cdef int call_soon(self, object callback, object argument) except -1
     cdef bint enter_context(self) except -1
     cdef int leave_context(self, bint entered) except -1
     cdef int start(self, object waiter) except -1

@@ -34,13 +34,15 @@ cdef class BaseTransport(Sink):
     def __cinit__(self):
         self.fd = -1
 
-    cdef int set_up(self, AioContext context, object loop, int fd, object file, object protocol, dict extra) except -1:
+    cdef int set_up(self, AioContext context, object loop, int fd, object file, object protocol, dict extra,
+                    object py_context) except -1:
         self.context = context
         self._loop = loop
         self.fd = fd
         self.file = file
         self.extra = extra
-        self.py_context = PyContext_CopyCurrent()
+        self.given_context = py_context
+        self.py_context = PyContext_CopyCurrent() if py_context is None else py_context
         self.set_protocol(protocol)
         return 0
 
@@ -78,7 +80,12 @@ cdef class BaseTransport(Sink):
         """Put what is found out only when somebody asks for it into `extra`."""
         return 0
 
-    # -- the context in which the protocol is called: the one that was current when the transport was made --
+    # -- the context in which the protocol is called: a copy of the one that was current when the transport was made, or
+    # from 3.15 on one that the loop gives, in which connection_made() and connection_lost() are called too --
+
+    cdef int call_soon(self, object callback, object argument) except -1:
+        self._loop.call_soon(callback, argument, context=self.given_context)
+        return 0
 
     cdef bint enter_context(self) except -1:
         """False where it is entered already: a nested poll inside one of this protocol's callbacks."""
@@ -94,7 +101,7 @@ cdef class BaseTransport(Sink):
 
     cdef int start(self, object waiter) except -1:
         """Tell the protocol, then read, then wake up who waits for the transport."""
-        self._loop.call_soon(self.protocol.connection_made, self)
+        self.call_soon(self.protocol.connection_made, self)
         self._loop.call_soon(self._begin_reading)
         if waiter is not None:
             self._loop.call_soon(futures._set_result_unless_cancelled, waiter, None)
@@ -168,8 +175,7 @@ cdef class BaseTransport(Sink):
     cdef int schedule_connection_lost(self, object exc) except -1:
         self._conn_lost += 1
         self.engine.detach()
-        self._loop.call_soon(self._call_connection_lost, exc)
-        return 0
+        return self.call_soon(self._call_connection_lost, exc)
 
     def _call_connection_lost(self, exc):
         try:
@@ -191,7 +197,7 @@ cdef class BaseTransport(Sink):
             self.drop_output()
             self.closing = True
             self._conn_lost += 1
-            self._loop.call_soon(self._call_connection_lost, OSError(9, "the transport's fd was closed by somebody else"))
+            self.call_soon(self._call_connection_lost, OSError(9, "the transport's fd was closed by somebody else"))
         return 0
 
     cdef int release_fd(self) except -1:

@@ -98,7 +98,7 @@ cdef class DatagramTransport(FlowControlledTransport):
         engine.edge = self.native
         self.engine = engine
         hold_socket(sock)
-        self.set_up(context, loop, sock.fileno(), sock, protocol, extra)
+        self.set_up(context, loop, sock.fileno(), sock, protocol, extra, None)
         self.start(waiter)
 
     @property

@@ -1,6 +1,7 @@
 import asyncio
 import socket
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any
 
 from aioqemu_loop.context.aio_context import AioContext
@@ -13,8 +14,9 @@ class Listener(OwnedHandler):
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
         protocol_factory: Callable[[], asyncio.BaseProtocol],
-        make_tls: Callable[[socket.socket, asyncio.BaseProtocol, Any, Any], None] | None,
+        make_tls: Callable[[socket.socket, asyncio.BaseProtocol, Any, Any, Any], None] | None,
         server: Any,
         backlog: int,
+        py_context: Context | None,
     ) -> None: ...
     def close(self) -> None: ...

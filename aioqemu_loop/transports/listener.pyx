@@ -46,10 +46,12 @@ cdef tuple RESOURCE_ERRORS = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
 
 
 cdef class Listener(OwnedHandler):
-    """Accepts on `sock` until close(). `make_tls(sock, protocol, peername, server)` is called instead of making a
-    plain transport where it is not None."""
+    """Accepts on `sock` until close(). `make_tls(sock, protocol, peername, server, py_context)` is called instead of
+    making a plain transport where it is not None. `py_context`: each connection's own context is a copy of it (3.15);
+    None: connections get copies of the current one."""
 
-    def __init__(self, AioContext context not None, loop, sock, protocol_factory, make_tls, server, int backlog):
+    def __init__(self, AioContext context not None, loop, sock, protocol_factory, make_tls, server, int backlog,
+                 py_context):
         self.context = context
         self.ready = context.ready
         self.loop = loop
@@ -58,7 +60,8 @@ cdef class Listener(OwnedHandler):
         self.make_tls = make_tls
         self.server = server
         self.backlog = backlog
-        self.py_context = contextvars.copy_context()
+        self.py_context = contextvars.copy_context() if py_context is None else py_context
+        self.shares_context = py_context is not None
         self.family = sock.family
         self.kind = sock.type
         self.proto = sock.proto
@@ -92,10 +95,11 @@ cdef class Listener(OwnedHandler):
                 if errno == EINTR or errno in CONNECTION_ERRORS:
                     continue
                 return self.accept_failed(errno)
-            self.py_context.copy().run(self.accepted, fd, address_to_python(&address, size))
+            own = self.py_context.copy()
+            own.run(self.accepted, fd, address_to_python(&address, size), own if self.shares_context else None)
         return 1
 
-    def accepted(self, int fd, peername):
+    def accepted(self, int fd, peername, py_context):
         """Errors of the protocol factory are the application's: as in asyncio only debug mode shows them."""
         protocol = None
         cdef bint taken = False
@@ -104,10 +108,10 @@ cdef class Listener(OwnedHandler):
             taken = True
             if self.make_tls is None:
                 new_stream_transport(self.context, self.loop, fd, None, self.family, self.kind, self.proto, protocol,
-                                     None, {"peername": peername}, self.server)
+                                     None, {"peername": peername}, self.server, py_context)
             else:
                 conn = socket.socket(self.family, self.kind, self.proto, fd)
-                self.make_tls(conn, protocol, peername, self.server)
+                self.make_tls(conn, protocol, peername, self.server, py_context)
         except (SystemExit, KeyboardInterrupt):
             if not taken:
                 close_fd(fd)

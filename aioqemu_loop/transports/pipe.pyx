@@ -50,7 +50,7 @@ cdef class ReadPipeTransport(BaseTransport):
         cdef int fd = pipe_fd(pipe, "Pipe transport is for pipes/sockets only.")
         self.engine = new_pipe_engine(context, self, fd)
         self.engine.known_pollable = not is_device(fd)
-        self.set_up(context, loop, fd, pipe, protocol, {**(extra or {}), "pipe": pipe})
+        self.set_up(context, loop, fd, pipe, protocol, {**(extra or {}), "pipe": pipe}, None)
         self.start(waiter)
 
     @property
@@ -107,7 +107,7 @@ cdef class WritePipeTransport(WritingTransport):
         self.what = "pipe transport"
         self.engine = new_pipe_engine(context, self, fd)
         self.engine.known_pollable = not is_device(fd)
-        self.set_up(context, loop, fd, pipe, protocol, {**(extra or {}), "pipe": pipe})
+        self.set_up(context, loop, fd, pipe, protocol, {**(extra or {}), "pipe": pipe}, None)
         self.start(waiter)
 
     @property

@@ -26,4 +26,5 @@ cdef class StreamTransport(WritingTransport):
 
 
 cdef StreamTransport new_stream_transport(AioContext context, object loop, int fd, object sock, int family, int kind,
-                                          int proto, object protocol, object waiter, dict extra, object server)
+                                          int proto, object protocol, object waiter, dict extra, object server,
+                                          object py_context)

@@ -1,6 +1,7 @@
 import asyncio
 import socket
 from asyncio import transports
+from contextvars import Context
 from typing import Any
 
 from aioqemu_loop.context.aio_context import AioContext
@@ -25,4 +26,5 @@ def make_stream_transport(
     waiter: asyncio.Future[None] | None,
     extra: dict[str, Any],
     server: Any,
+    py_context: Context | None,
 ) -> SocketTransport: ...

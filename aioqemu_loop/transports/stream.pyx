@@ -282,10 +282,12 @@ cdef object connection_closed():
 
 
 cdef StreamTransport new_stream_transport(AioContext context, object loop, int fd, object sock, int family, int kind,
-                                          int proto, object protocol, object waiter, dict extra, object server):
-    """Take over a connected non-blocking socket: `sock`, or a bare `fd` where sock is None."""
+                                          int proto, object protocol, object waiter, dict extra, object server,
+                                          object py_context):
+    """Take over a connected non-blocking socket: `sock`, or a bare `fd` where sock is None. The protocol is called in
+    `py_context`, or where that is None in copies of the current one."""
     cdef StreamTransport transport = StreamTransport.__new__(StreamTransport)
-    transport.set_up(context, loop, fd, sock, protocol, extra)
+    transport.set_up(context, loop, fd, sock, protocol, extra, py_context)
     transport.what = "socket transport"
     transport.family = family
     transport.kind = kind
@@ -303,7 +305,7 @@ cdef StreamTransport new_stream_transport(AioContext context, object loop, int f
     return transport
 
 
-def make_stream_transport(AioContext context not None, loop, sock, protocol, waiter, dict extra, server):
-    """A transport for a connected non-blocking socket object."""
+def make_stream_transport(AioContext context not None, loop, sock, protocol, waiter, dict extra, server, py_context):
+    """A transport for a connected non-blocking socket object. `py_context`: see new_stream_transport."""
     return new_stream_transport(context, loop, sock.fileno(), sock, sock.family, sock.type, sock.proto, protocol,
-                                waiter, extra, server)
+                                waiter, extra, server, py_context)
