@@ -30,7 +30,7 @@ cdef int64_t seconds_to_ns(double when) noexcept:
     if ns > 9.2e18:
         return INT64_MAX
     result = <int64_t>ns
-    if <double>result / 1e9 < when:
+    while <double>result / 1e9 < when:  # from 104 days on a double holds no single ns
         result += 1
     return result
 
