@@ -19,7 +19,11 @@ SIMULATION = Path(__file__).with_name("simulation.py")
 
 def simulate(library, backend, what):
     """Returns (hours that went by, timers that fired)."""
-    environment = {**os.environ, "LD_PRELOAD": str(library), "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": str(library),
+        "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path),
+    }
     command = [sys.executable, str(SIMULATION), backend, what, str(EXAMPLES)]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=50)
     assert result.returncode == 0, result.stderr[-5000:]
