@@ -10,7 +10,7 @@ cdef class AioContext(ContextCore):
     cdef int adopt(self, FDMon monitor, AioHandler handler) except -1
     cdef int add_handler(self, AioHandler handler) except -1
     cdef int tell_sleeper(self) except -1
-    cdef int displace(self, AioHandler old) except -1
+    cdef int claim(self, int fd) except -1
     cdef int change_events(self, AioHandler handler, int events) except -1
     cdef int remove_handler(self, AioHandler handler) except -1
     cdef int settle(self, AioHandler handler) except -1

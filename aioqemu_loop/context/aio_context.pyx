@@ -209,9 +209,7 @@ cdef class AioContext(ContextCore):
 
     cdef int add_handler(self, AioHandler handler) except -1:
         """Start to watch handler.events on handler.fd (0: known, but not watched yet). Thread-safe."""
-        old = self.handlers.get(handler.fd)
-        if old is not None:
-            self.displace(<AioHandler>old)
+        self.claim(handler.fd)
         self.monitor.update(None, handler)
         self.handlers[handler.fd] = handler
         return self.tell_sleeper()
@@ -222,9 +220,12 @@ cdef class AioContext(ContextCore):
             self.wakeup.notify()
         return 0
 
-    cdef int displace(self, AioHandler old) except -1:
-        """A new owner came for an fd that is registered already: the old one's file is gone and the number reused."""
-        self.remove_handler(old)
+    cdef int claim(self, int fd) except -1:
+        """A new owner came for an fd. If it is registered already, the old one's file is gone and the number reused."""
+        old = self.handlers.get(fd)
+        if old is None:
+            return 0
+        self.remove_handler(<AioHandler>old)
         if isinstance(old, OwnedHandler):
             (<OwnedHandler>old).fd_lost()
         else:

@@ -95,6 +95,7 @@ cdef class Listener(OwnedHandler):
                 if errno == EINTR or errno in CONNECTION_ERRORS:
                     continue
                 return self.accept_failed(errno)
+            self.context.claim(fd)  # before any other code can write to a transport that had the number
             own = self.py_context.copy()
             own.run(self.accepted, fd, address_to_python(&address, size), own if self.shares_context else None)
         return 1

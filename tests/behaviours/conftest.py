@@ -8,7 +8,7 @@ Here are those that no other test stands for. The rest:
 | Server.close_clients, abort_clients, wait_closed | transports/test_server.py: TestServing |
 | abstract Unix names, for servers and clients | transports/test_unix.py: TestPaths |
 | TLS does not wait for a peer that does not answer the shutdown | transports/test_tls.py: TestTls |
-| a number reused while the transport lives: the old one hears that it is lost | transports/test_stream_close.py: TestErrors |
+| a number reused while its transport lives: that one hears it is lost | transports/test_stream_close.py: TestErrors |
 | never early, whatever the uptime; the order of setting | timers/ |
 | ns resolution: sleeps below a millisecond | context/test_timers.py, fdmon/test_waiting.py |
 | loop.stop() finishes the batch | loop/test_scheduling.py: TestCallSoon |
