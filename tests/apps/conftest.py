@@ -28,12 +28,15 @@ from pathlib import Path
 
 import pytest
 
+import aioqemu_loop
+
 DEADLINE = 30.0  # seconds; before pytest-timeout's 60, because this one tells where each task is
 STOP_DEADLINE = 10.0  # seconds that a server gets to end after its signal
 
 if os.environ.get("CI"):
     # The test files skip when their library is missing. In CI that would hide a broken job.
-    for name in ("aiohttp", "asyncpg", "fastapi", "h11", "httptools", "redis", "uvicorn", "websockets"):
+    names = "aiohttp asyncpg fastapi h11 httptools psycopg redis uvicorn websockets"
+    for name in names.split():
         importlib.import_module(name)
 
 
@@ -89,6 +92,18 @@ def run(loop_factory):
             return runner.run(main())
 
     return run_on_new_loop
+
+
+@pytest.fixture
+def assert_ours(fdmon):
+    """assert_ours(), called by a handler or callback of the application: it runs on our loop, on this backend."""
+
+    def assert_ours():
+        loop = asyncio.get_running_loop()
+        assert type(loop) is aioqemu_loop.Loop, loop
+        assert loop.fdmon == fdmon
+
+    return assert_ours
 
 
 # --- leftovers ------------------------------------------------------------------------------------
