@@ -127,6 +127,12 @@ def any_loop(
 
 
 @pytest.fixture
+def run(any_loop: asyncio.AbstractEventLoop) -> Callable[..., Any]:
+    """run(coroutine) on the loop under test."""
+    return lambda coroutine: any_loop.run_until_complete(asyncio.wait_for(coroutine, 45))
+
+
+@pytest.fixture
 def stdlib_is_wrong(any_loop):
     """stdlib_is_wrong(version, text): skip the stdlib's own loop where it fails the test itself."""
 

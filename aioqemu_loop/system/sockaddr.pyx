@@ -40,6 +40,10 @@ cdef extern from "<stddef.h>" nogil:
     int AIOQEMU_SUN_PATH_OFFSET
 
 
+# A flow label has 20 bits.
+cdef int FLOWINFO_MAX = 0xFFFFF
+
+
 cdef object address_to_python(sockaddr_storage *address, socklen_t size):
     """(host, port), (host, port, flowinfo, scope_id), a Unix path (str, or bytes if abstract); None for others."""
     cdef char text[INET6_ADDRSTRLEN]
@@ -86,7 +90,9 @@ cdef socklen_t address_from_python(object address, int family, sockaddr_storage 
         if type(number) is not int or not 0 <= number <= UINT32_MAX:
             return 0
     port = (<tuple>address)[1]
-    if type(host) is not str or port > 0xFFFF:
+    if port > 0xFFFF or count > 2 and (<tuple>address)[2] > FLOWINFO_MAX:
+        return 0
+    if type(host) is not str or "\0" in <str>host:
         return 0
     text = (<str>host).encode("utf-8", "replace")
     memset(out, 0, sizeof(sockaddr_storage))

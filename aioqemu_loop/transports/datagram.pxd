@@ -13,8 +13,8 @@ cdef class DatagramTransport(FlowControlledTransport):
     cdef Py_ssize_t size
     cdef int family
     cdef int batch
-    cdef int dropped
     cdef bint connected
+    cdef bint peer_unnamed
     cdef bint native
     cdef bint retrying
 
@@ -25,4 +25,6 @@ cdef class DatagramTransport(FlowControlledTransport):
     cdef int deliver(self) except -1
     cdef bint send(self, object data, object address) except -1
     cdef int send_native(self, object data, object address) except -1
+    cdef bint goes_to_peer(self, object address) except -1
+    cdef int send_queued(self) except -1
     cdef int wait_for_room(self) except -1

@@ -7,7 +7,7 @@ not take is queued, whole datagrams in order.
 
 from cpython.buffer cimport PyBUF_SIMPLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.errno cimport EAGAIN, EINTR, errno
+from libc.errno cimport EAGAIN, EBADF, EINTR, errno
 from libc.string cimport memset
 
 import collections
@@ -27,7 +27,6 @@ from aioqemu_loop.system.sockaddr cimport (
     address_to_python,
     sockaddr,
     sockaddr_storage,
-    sockname_of,
     socklen_t,
 )
 from aioqemu_loop.transports.base cimport FlowControlledTransport, hold_socket, let_go_of_socket
@@ -66,6 +65,13 @@ cdef Py_ssize_t HEADER_SIZE = 8 if SENDS_EMPTY else 0
 cdef double RETRY_SECONDS = 0.001
 
 
+cdef object name_or_none(object get_name):
+    try:
+        return get_name()
+    except OSError:
+        return None
+
+
 class SocketDatagramTransport(transports._FlowControlMixin, transports.Transport, transports.DatagramTransport):
     """What `transport.__class__` answers (see `base`)."""
 
@@ -80,14 +86,12 @@ cdef class DatagramTransport(FlowControlledTransport):
 
     def __init__(self, AioContext context not None, loop, sock, protocol, address, waiter, extra):
         cdef DatagramEngine engine = DatagramEngine.__new__(DatagramEngine)
-        extra = {**(extra or {}), "socket": trsock.TransportSocket(sock), "sockname": sockname_of(sock.fileno())}
+        extra = {**(extra or {}), "socket": trsock.TransportSocket(sock), "sockname": name_or_none(sock.getsockname)}
         if "peername" not in extra:
-            try:
-                extra["peername"] = sock.getpeername()
-            except OSError:
-                extra["peername"] = None
+            extra["peername"] = name_or_none(sock.getpeername)
         self.remote = address
         self.connected = extra["peername"] is not None
+        self.peer_unnamed = extra["peername"] == ""
         self.family = sock.family
         self.native = self.family in (AF_INET, AF_INET6, AF_UNIX)
         self.batch = BATCH_MIN
@@ -155,6 +159,10 @@ cdef class DatagramTransport(FlowControlledTransport):
         if got < 0:
             if errno == EAGAIN:
                 return False
+            if errno == EBADF:
+                self.engine.detach()
+                self.fd_lost()
+                return False
             self.arrived.append((None, OSError(errno, os.strerror(errno))))
             return True
         # First all the data: making other objects may run finalizers, and they may use the scratch buffer.
@@ -203,16 +211,17 @@ cdef class DatagramTransport(FlowControlledTransport):
                 raise ValueError(f"Invalid address: must be None or {self.remote}")
             addr = self.remote
         if self.fd < 0 or self._conn_lost and self.remote:
-            if self.dropped >= LOG_THRESHOLD:
+            if self._conn_lost >= LOG_THRESHOLD:
                 logger.warning("socket.send() raised exception.")
-            self.dropped += 1
+            self._conn_lost += 1
             return
         if not self.queue:
             if self.send(data, addr) or self._conn_lost:
                 return
             self.wait_for_room()
-        self.queue.append((bytes(data), addr))
-        self.size += len(data) + HEADER_SIZE
+        data = bytes(data)
+        self.queue.append((data, addr))
+        self.size += len(<bytes>data) + HEADER_SIZE
         self.flow_control()
 
     cdef bint send(self, object data, object address) except -1:
@@ -243,7 +252,8 @@ cdef class DatagramTransport(FlowControlledTransport):
         cdef socklen_t length = 0
         cdef Py_buffer view
         cdef ssize_t sent
-        if not self.connected:
+        cdef bint to_peer = self.goes_to_peer(address)
+        if not to_peer:
             length = address_from_python(address, self.family, &name)
             if length == 0:
                 self.send_by_socket(data, address)
@@ -251,7 +261,7 @@ cdef class DatagramTransport(FlowControlledTransport):
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
             while True:
-                if self.connected:
+                if to_peer:
                     sent = c_send(self.fd, view.buf, view.len, MSG_DONTWAIT | MSG_NOSIGNAL)
                 else:
                     sent = c_sendto(self.fd, view.buf, view.len, MSG_DONTWAIT | MSG_NOSIGNAL, <sockaddr *>&name, length)
@@ -262,8 +272,12 @@ cdef class DatagramTransport(FlowControlledTransport):
         finally:
             PyBuffer_Release(&view)
 
+    cdef bint goes_to_peer(self, object address) except -1:
+        """asyncio looks at the peer's name: where that is empty, an address that is given counts."""
+        return self.connected and (address is None or not self.peer_unnamed)
+
     def send_by_socket(self, data, address):
-        if self.connected:
+        if self.goes_to_peer(address):
             self.file.send(data)
         else:
             self.file.sendto(data, address)
@@ -286,25 +300,35 @@ cdef class DatagramTransport(FlowControlledTransport):
             return 0
         entered = self.enter_context()
         try:
-            while self.queue:
-                data, address = self.queue[0]
-                if not self.send(data, address):
-                    self.wait_for_room()
-                    break
-                if self._conn_lost:
-                    return 0
-                self.queue.popleft()
-                self.size -= len(data) + HEADER_SIZE
-            self.flow_control()  # may send more
-            if self.queue or self._conn_lost:
-                return 0
-            self.engine.write_off()
-            if self.closing:
-                self._conn_lost += 1
-                self.engine.detach()
-                self._call_connection_lost(None)
+            self.send_queued()
+        except BaseException:
+            # The protocol's. What is left must not wait for a report that has been used up.
+            if not self._conn_lost:
+                self._loop.call_soon(self._retry)
+            raise
         finally:
             self.leave_context(entered)
+        return 0
+
+    cdef int send_queued(self) except -1:
+        while self.queue:
+            data, address = self.queue.popleft()
+            self.size -= len(<bytes>data) + HEADER_SIZE
+            if not self.send(data, address):
+                self.queue.appendleft((data, address))
+                self.size += len(<bytes>data) + HEADER_SIZE
+                self.wait_for_room()
+                break
+            if self._conn_lost:
+                return 0
+        self.flow_control()  # may send more
+        if self.queue or self._conn_lost:
+            return 0
+        self.engine.write_off()
+        if self.closing:
+            self._conn_lost += 1
+            self.engine.detach()
+            self._call_connection_lost(None)
         return 0
 
     cdef Py_ssize_t buffered_size(self) noexcept:

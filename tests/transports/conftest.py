@@ -31,7 +31,8 @@ class Recorder(asyncio.Protocol):
     @property
     def names(self):
         """The calls by name, without the chunks of data."""
-        return [call[0] for call in self.calls if call[0] not in ("data_received", "buffer_updated")]
+        data = ("data_received", "buffer_updated", "datagram_received")
+        return [call[0] for call in self.calls if call[0] not in data]
 
     @property
     def lost(self):
@@ -91,9 +92,50 @@ class BufferedRecorder(Recorder, asyncio.BufferedProtocol):
         return self.note("buffer_updated", count)
 
 
+class DatagramRecorder(Recorder, asyncio.DatagramProtocol):
+    """The same for datagrams: `datagrams` has what came as (data, address), `problems` what error_received was told."""
+
+    def __init__(self, **hooks):
+        super().__init__(**hooks)
+        self.datagrams = []
+        self.problems = []
+
+    def datagram_received(self, data, addr):
+        self.datagrams.append((data, addr))
+        return self.note("datagram_received", data)
+
+    def error_received(self, exc):
+        self.problems.append(exc)
+        return self.note("error_received", exc)
+
+    async def until_count(self, count):
+        await self.until(lambda: len(self.datagrams) >= count)
+
+    @property
+    def contents(self):
+        return [data for data, _ in self.datagrams]
+
+
 @pytest.fixture
 def recorder():
     return Recorder
+
+
+@pytest.fixture
+def datagram_recorder():
+    return DatagramRecorder
+
+
+@pytest.fixture
+def endpoint():
+    """await endpoint(protocol, **keywords of create_datagram_endpoint) -> transport of the running loop. A sock is
+    taken over: the fixture's user need not close it."""
+
+    async def make(protocol, **keywords):
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: protocol, **keywords)
+        return transport
+
+    return make
 
 
 @pytest.fixture
