@@ -35,7 +35,10 @@ STOP_DEADLINE = 10.0  # seconds that a server gets to end after its signal
 
 if os.environ.get("CI"):
     # The test files skip when their library is missing. In CI that would hide a broken job.
-    names = "aiohttp aiosqlite asyncpg fastapi h11 httptools httpx hypercorn psycopg redis tornado uvicorn websockets zmq"
+    names = (
+        "aiohttp aiosmtpd aiosqlite asyncpg asyncssh dns fastapi granian grpc h11 httptools httpx hypercorn psycopg "
+        "redis tornado uvicorn websockets zmq"
+    )
     for name in names.split():
         importlib.import_module(name)
 
