@@ -8,7 +8,7 @@ PYTHONS := 3.10 3.11 3.12 3.13 3.14
 GROUPS_TEST := --group test --group apps
 PYTEST_ARGS ?=
 
-.PHONY: demo test test-all test-core bench lint build debian clean
+.PHONY: demo test test-all test-core bench compat lint build debian clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -31,6 +31,10 @@ test-all: test
 bench: $(VENV)/.demo
 	$(BIN)/python -m bench.echo --mode protocol,streams --transport tcp,unix --connections 1,50 --size 1024
 	$(BIN)/python -m bench.micro
+
+# Test suites of other projects on the stdlib's loop and on ours; the table goes to docs/compatibility.md.
+compat: $(VENV)/.installed
+	$(BIN)/python tools/compat.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
