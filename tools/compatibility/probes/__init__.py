@@ -1,0 +1,1 @@
+"""The probes. Each asks for one thing that asyncio's documentation promises, with real peers."""
