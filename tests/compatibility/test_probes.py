@@ -110,7 +110,7 @@ def test_a_probe_that_fails_is_not_a_yes(code, cell, monkeypatch):
     monkeypatch.setattr(child, "HANG_SECONDS", 0.5)
     scope = {}
     exec(f"import asyncio, os, time\nfrom tools.compatibility import registry\n{code}", scope)
-    answer, _ = child.in_fork(probe_of(scope["probe"]), loops.maker("asyncio"))
+    answer, _ = child.in_fork(probe_of(scope["probe"]), loops.Maker("asyncio"))
     assert answer.startswith(cell)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from tools.compatibility import loops, registry
 
 PROBE_SECONDS = 8.0  # until the loop under test gives a probe up
-HANG_SECONDS = 14.0  # until the process is killed: the loop does not even answer its own timer
+HANG_SECONDS = 14.0  # until the process is killed
 
 
 def finish(loop: asyncio.AbstractEventLoop) -> None:
@@ -120,7 +120,7 @@ def main(name: str) -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 1)
     try:
-        make_loop = loops.maker(name)
+        make_loop = loops.Maker(name)
     except Exception as error:
         print(json.dumps(["unavailable", str(error)]), file=answers, flush=True)
         return

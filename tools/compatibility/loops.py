@@ -6,23 +6,27 @@ import asyncio
 import functools
 import importlib
 import importlib.metadata
-from collections.abc import Callable
 
 OURS = ("io_uring", "epoll", "poll")
 LOOPS = ("asyncio", "uvloop", "rloop", *OURS)
 
 
-def maker(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """What makes loops of this name; ImportError or FDMonUnavailable where there are none."""
-    if name == "asyncio":
-        return asyncio.SelectorEventLoop
-    if name not in OURS:
-        return importlib.import_module(name).new_event_loop
-    import aioqemu_loop
+class Maker:
+    """Makes loops of this name; ImportError or FDMonUnavailable where there are none."""
 
-    make = functools.partial(aioqemu_loop.new_event_loop, fdmon=name)
-    make().close()
-    return make
+    def __init__(self, name: str) -> None:
+        self.name = name
+        if name == "asyncio":
+            self.make = asyncio.SelectorEventLoop
+        elif name in OURS:
+            package = importlib.import_module("aioqemu_loop")
+            self.make = functools.partial(package.new_event_loop, fdmon=name)
+            self.make().close()
+        else:
+            self.make = importlib.import_module(name).new_event_loop
+
+    def __call__(self) -> asyncio.AbstractEventLoop:
+        return self.make()
 
 
 def version(name: str) -> str | None:

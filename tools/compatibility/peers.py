@@ -119,14 +119,16 @@ def tcp_pair(receive_buffer: int | None = None) -> tuple[socket.socket, socket.s
     return ours, peer
 
 
-async def connected(
-    protocol: Any = None, receive_buffer: int | None = None, **keywords: Any
-) -> tuple[Any, Any, socket.socket]:
-    """(transport, protocol, plain peer) over TCP."""
-    ours, peer = tcp_pair(receive_buffer)
+async def connected(protocol: Any = None, receive_buffer: int | None = None) -> tuple[Any, Any, socket.socket]:
+    """(transport, protocol, plain peer) over TCP. A small receive buffer makes a slow peer."""
     protocol = protocol or Record()
-    loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_connection(lambda: protocol, sock=ours, **keywords)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        if receive_buffer:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        address = listener.getsockname()
+        transport, _ = await asyncio.get_running_loop().create_connection(lambda: protocol, *address)
+        peer, _ = listener.accept()
+    peer.settimeout(PATIENCE)
     return transport, protocol, peer
 
 
@@ -183,3 +185,8 @@ async def raised_by(expected: Any, awaitable: Any) -> Any:
     except expected as error:
         return error
     raise AssertionError(f"no {expected.__name__ if isinstance(expected, type) else expected}")
+
+
+def kind(thing: object) -> str:
+    """For messages: "a uvloop.loop.Handle"."""
+    return f"a {type(thing).__module__}.{type(thing).__qualname__}"

@@ -19,7 +19,7 @@ Each row is a probe: a short program in `tools/compatibility/probes/` that does 
 promises, with real peers, in a process of its own. The cells say what it did here:
 
 - **yes**: as documented; **no**: the reason, from the exception or the assertion; **crash**: the process ended;
-  **hang**: it did not even answer its own timer; **-**: this Python does not have it.
+  **hang**: it did not come back; **-**: this Python does not have it.
 - † marks what no page promises: the standard library's loop behaves so, and programs have come to rely on it.
 """
 

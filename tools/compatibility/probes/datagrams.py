@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from tools.compatibility.peers import Datagrams, folder, in_thread, raised, raised_by
+from tools.compatibility.peers import Datagrams, folder, in_thread, kind, raised, raised_by
 from tools.compatibility.registry import topic
 
 probe = topic("Datagrams")
@@ -213,7 +213,7 @@ async def send_after_close():
 @probe("a datagram transport is an asyncio.DatagramTransport")
 async def transport_type():
     transport, _ = await endpoint(local_addr=HERE)
-    assert isinstance(transport, asyncio.DatagramTransport), f"a {type(transport).__name__}"
+    assert isinstance(transport, asyncio.DatagramTransport), kind(transport)
     transport.close()
 
 

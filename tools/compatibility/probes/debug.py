@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -212,3 +214,13 @@ async def debug_while_running():
     await in_thread(thread.join)
     await asyncio.sleep(0.001)
     assert loop.get_debug() and sys.get_coroutine_origin_tracking_depth() > 0
+
+
+@probe("PYTHONASYNCIODEBUG and -X dev switch debug mode on for new loops")
+def debug_from_outside(make_loop):
+    code = f"from tools.compatibility import loops; print(loops.Maker({make_loop.name!r})().get_debug())"
+    for options, variables in ((["-X", "dev"], {}), ([], {"PYTHONASYNCIODEBUG": "1"})):
+        command = [sys.executable, *options, "-W", "ignore", "-c", code]
+        environment = {**os.environ, **variables, "PYTHONPATH": os.getcwd()}
+        result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        assert result.stdout.strip() == "True", f"{options or variables}"

@@ -9,7 +9,7 @@ import pty
 import socket
 import warnings
 
-from tools.compatibility.peers import Record, folder, in_thread, raised, raised_by
+from tools.compatibility.peers import Record, folder, in_thread, kind, raised, raised_by
 from tools.compatibility.registry import topic
 
 probe = topic("Pipes")
@@ -117,7 +117,7 @@ async def ends():
     transport, protocol = await write_pipe(writable)
     transport.write(bytes(1 << 20))
     transport.abort()
-    assert await protocol.lost is None
+    assert (error := await protocol.lost) is None, f"connection_lost({error!r})"
     assert len(await in_thread(read_fd, readable, 1 << 21)) < 1 << 20
 
 
@@ -184,8 +184,8 @@ async def extra_info():
 async def types():
     readable, writable = os.pipe()
     (reader, _), (writer, _) = await read_pipe(readable), await write_pipe(writable)
-    assert isinstance(reader, asyncio.ReadTransport), f"a {type(reader).__name__}"
-    assert isinstance(writer, asyncio.WriteTransport), f"a {type(writer).__name__}"
+    assert isinstance(reader, asyncio.ReadTransport), kind(reader)
+    assert isinstance(writer, asyncio.WriteTransport), kind(writer)
     reader.close()
     writer.close()
 

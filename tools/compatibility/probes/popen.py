@@ -130,4 +130,4 @@ async def restore_signals():
             "grep", "SigIgn", "/proc/self/status", stdout=subprocess.PIPE, **keywords
         )
         ignored = int((await process.communicate())[0].split()[1], 16)
-        assert bool(ignored >> (signal.SIGXFSZ - 1) & 1) is kept, str(keywords)
+        assert bool(ignored >> (signal.SIGXFSZ - 1) & 1) is kept, f"{keywords or 'default'}: SIGXFSZ {ignored:x}"

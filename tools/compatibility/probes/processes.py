@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 
-from tools.compatibility.peers import folder, raised, raised_by
+from tools.compatibility.peers import folder, kind, raised, raised_by
 from tools.compatibility.registry import topic
 
 probe = topic("Subprocesses")
@@ -104,9 +104,9 @@ async def shell_protocol():
 @probe("a subprocess transport is an asyncio.SubprocessTransport; its Popen is get_extra_info('subprocess')")
 async def transport_type():
     transport, process = await asyncio.get_running_loop().subprocess_exec(Process, "true")
-    assert isinstance(transport, asyncio.SubprocessTransport), f"a {type(transport).__name__}"
+    assert isinstance(transport, asyncio.SubprocessTransport), kind(transport)
     popen = transport.get_extra_info("subprocess")
-    assert isinstance(popen, subprocess.Popen) and popen.pid == transport.get_pid(), f"a {type(popen).__name__}"
+    assert isinstance(popen, subprocess.Popen) and popen.pid == transport.get_pid(), kind(popen)
     await process.lost
     transport.close()
 

@@ -90,7 +90,8 @@ async def removal():
     loop.add_reader(ours.fileno(), int)
     loop.add_writer(ours.fileno(), int)
     for remove in (loop.remove_reader, loop.remove_writer):
-        assert remove(ours.fileno()) is True and remove(ours.fileno()) is False
+        assert (first := remove(ours.fileno())) is True, f"{first!r} for one that was there"
+        assert (second := remove(ours.fileno())) is False, f"{second!r} for one that was not there"
 
 
 @probe("a reader removed in the same batch does not run")
@@ -202,3 +203,15 @@ async def failing_reader():
     assert [type(error) for error in told] == [LookupError]
     loop.remove_reader(ours.fileno())
     loop.set_exception_handler(old)
+
+
+@probe("a closed loop refuses readers with RuntimeError, and forgets its own")
+def closed(make_loop):
+    ours, peer = nonblocking_pair()
+    loop = make_loop()
+    loop.add_reader(ours.fileno(), int)
+    loop.close()
+    raised(RuntimeError, loop.add_reader, ours.fileno(), int)
+    raised(RuntimeError, loop.add_writer, ours.fileno(), int)
+    peer.send(b"x")
+    assert ours.recv(1) == b"x"

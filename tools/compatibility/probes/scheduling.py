@@ -7,7 +7,7 @@ import contextvars
 import threading
 import time
 
-from tools.compatibility.peers import in_thread, later, raised
+from tools.compatibility.peers import in_thread, kind, later, raised
 from tools.compatibility.registry import topic
 
 probe = topic("Scheduling")
@@ -173,14 +173,14 @@ async def clock_resolution():
 async def handle_type():
     loop = asyncio.get_running_loop()
     for handle in (loop.call_soon(int), loop.call_soon_threadsafe(int)):
-        assert isinstance(handle, asyncio.Handle), f"a {type(handle).__name__}"
+        assert isinstance(handle, asyncio.Handle), kind(handle)
 
 
 @probe("what call_later and call_at return is an asyncio.TimerHandle")
 async def timer_type():
     loop = asyncio.get_running_loop()
     for handle in (loop.call_later(1, int), loop.call_at(loop.time() + 1, int)):
-        assert isinstance(handle, asyncio.TimerHandle), f"a {type(handle).__name__}"
+        assert isinstance(handle, asyncio.TimerHandle), kind(handle)
         handle.cancel()
 
 

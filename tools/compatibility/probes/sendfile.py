@@ -31,9 +31,9 @@ def file_in(where):
 async def sendfile():
     transport, _, peer = await connected(receive_buffer=4096)
     with folder() as where, file_in(where) as file:
-        sending = asyncio.ensure_future(asyncio.get_running_loop().sendfile(transport, file))
-        assert await in_thread(read_exactly, peer, len(CONTENT)) == CONTENT
-        assert await sending == len(CONTENT) == file.tell()
+        sending = asyncio.get_running_loop().sendfile(transport, file)
+        sent, got = await asyncio.gather(sending, in_thread(read_exactly, peer, len(CONTENT)))
+        assert got == CONTENT and sent == len(CONTENT) == file.tell()
     transport.close()
 
 
@@ -62,9 +62,8 @@ async def order():
     transport, protocol, peer = await connected(receive_buffer=4096)
     transport.write(bytes(1 << 20))
     with folder() as where, file_in(where) as file:
-        sending = asyncio.ensure_future(asyncio.get_running_loop().sendfile(transport, file))
-        got = await in_thread(read_exactly, peer, (1 << 20) + len(CONTENT))
-        await sending
+        sending = asyncio.get_running_loop().sendfile(transport, file)
+        _, got = await asyncio.gather(sending, in_thread(read_exactly, peer, (1 << 20) + len(CONTENT)))
     transport.write(b"after")
     assert got == bytes(1 << 20) + CONTENT and await in_thread(read_exactly, peer, 5) == b"after"
     peer.send(b"back")
@@ -119,10 +118,13 @@ async def broken():
     with folder() as where:
         (where / "large").write_bytes(bytes(1 << 24))
         with open(where / "large", "rb") as file:
-            sending = asyncio.ensure_future(asyncio.get_running_loop().sendfile(transport, file))
-            await in_thread(read_exactly, peer, 1000)
-            peer.close()
-            await raised_by(OSError, sending)
+            sending = asyncio.get_running_loop().sendfile(transport, file)
+
+            def leave():
+                read_exactly(peer, 1000)
+                peer.close()
+
+            await raised_by(OSError, asyncio.gather(sending, in_thread(leave)))
     transport.close()
 
 
@@ -131,9 +133,9 @@ async def sock_sendfile():
     loop = asyncio.get_running_loop()
     ours, peer = tcp_pair(4096)
     with folder() as where, file_in(where) as file:
-        sending = asyncio.ensure_future(loop.sock_sendfile(ours, file))
-        assert await in_thread(read_exactly, peer, len(CONTENT)) == CONTENT
-        assert await sending == len(CONTENT) == file.tell()
+        sending = loop.sock_sendfile(ours, file)
+        sent, got = await asyncio.gather(sending, in_thread(read_exactly, peer, len(CONTENT)))
+        assert got == CONTENT and sent == len(CONTENT) == file.tell()
         assert await loop.sock_sendfile(ours, file, 5, 10, fallback=False) == 10
         assert await in_thread(read_exactly, peer, 10) == CONTENT[5:15]
 

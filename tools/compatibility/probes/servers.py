@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
+import resource
 import socket
 
-from tools.compatibility.peers import Record, echo, in_thread, raised_by, read_exactly, read_to_end, serving
+from tools.compatibility.peers import Record, echo, in_thread, kind, raised_by, read_exactly, read_to_end, serving
 from tools.compatibility.registry import topic
 
 probe = topic("Servers")
@@ -33,7 +35,7 @@ async def refuses(address):
 @probe("create_server: port 0, sockets, get_loop, is_serving; an asyncio.AbstractServer")
 async def create_server():
     async with serving() as (server, address):
-        assert isinstance(server, asyncio.AbstractServer), f"a {type(server).__name__}"
+        assert isinstance(server, asyncio.AbstractServer), kind(server)
         assert server.get_loop() is asyncio.get_running_loop() and server.is_serving()
         assert address[1] > 0 and await in_thread(ask, address) == b"ping"
     assert not server.is_serving() and list(server.sockets) == []
@@ -224,6 +226,29 @@ async def failing_factory():
         _sock = await in_thread(client, address)
         assert await in_thread(ask, address) == b"ping"
     assert told and isinstance(told[0]["exception"], LookupError), "not reported"
+    loop.set_exception_handler(old)
+
+
+@probe("a server that ran out of fds goes on when there are some", promised=False)
+async def out_of_fds():
+    loop, told = asyncio.get_running_loop(), []
+    old = loop.get_exception_handler()
+    loop.set_exception_handler(lambda loop, context: told.append(context))
+    async with serving() as (_, address):
+        assert await in_thread(ask, address) == b"ping"
+        sock = socket.socket()
+        sock.settimeout(5)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (sock.fileno() + 1, hard))
+        fillers = []
+        with contextlib.suppress(OSError):
+            while True:
+                fillers.append(os.dup(0))
+        sock.connect(address)
+        await asyncio.sleep(0.05)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        sock.sendall(b"ping")
+        assert await in_thread(read_exactly, sock, 4) == b"ping"
     loop.set_exception_handler(old)
 
 

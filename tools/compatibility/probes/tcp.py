@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import errno
 import gc
+import os
 import socket
 import struct
 import warnings
+import weakref
 
 from tools.compatibility.peers import (
     BufferedRecord,
@@ -16,6 +18,7 @@ from tools.compatibility.peers import (
     connected,
     echo,
     in_thread,
+    kind,
     raised,
     raised_by,
     read_exactly,
@@ -56,6 +59,7 @@ async def connection_sock():
         sock = socket.create_connection(address)
         sock.setblocking(False)
         await echoes(*await asyncio.get_running_loop().create_connection(Record, sock=sock))
+        assert sock.fileno() == -1, "the socket is left open"
 
 
 @probe("create_connection(sock=) of a datagram socket raises ValueError, as do sock and host together", promised=False)
@@ -131,6 +135,34 @@ async def accepted_socket():
     assert await in_thread(read_to_end, peer) == b""
 
 
+@probe("a cancelled create_connection leaves no socket behind")
+async def cancelled():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(address)  # the queue is full after that, and further ones wait
+        before = len(os.listdir("/proc/self/fd"))
+        connecting = asyncio.ensure_future(asyncio.get_running_loop().create_connection(Record, *address))
+        await asyncio.sleep(0.02)
+        assert not connecting.done()
+        connecting.cancel()
+        await asyncio.wait([connecting], timeout=5)
+        assert connecting.cancelled()
+        await asyncio.sleep(0.01)
+        gc.collect()
+        assert len(os.listdir("/proc/self/fd")) == before, "an fd is left"
+
+
+@probe("connect_accepted_socket of a datagram socket raises ValueError", promised=False)
+async def accepted_datagram():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        await raised_by(ValueError, asyncio.get_running_loop().connect_accepted_socket(Record, sock))
+
+
 @probe("TCP_NODELAY is set", promised=False)
 async def nodelay():
     async with serving() as (_, (host, port)):
@@ -142,7 +174,7 @@ async def nodelay():
 @transports("a stream transport is an asyncio.Transport")
 async def transport_type():
     transport, _, _peer = await connected()
-    assert isinstance(transport, asyncio.Transport), f"a {type(transport).__name__}"
+    assert isinstance(transport, asyncio.Transport), kind(transport)
     transport.close()
 
 
@@ -157,6 +189,13 @@ async def order_of_calls():
     transport.abort()
     await asyncio.sleep(0.005)
     assert protocol.calls == ["connection_made", "data_received", "eof_received", "connection_lost"]
+
+
+@transports("a transport can be weakly referenced and has a repr", promised=False)
+async def weakref_and_repr():
+    transport, _, _peer = await connected()
+    assert weakref.ref(transport)() is transport and repr(transport).startswith("<")
+    transport.close()
 
 
 @transports("get_extra_info: socket, sockname, peername, a default")
@@ -174,7 +213,7 @@ async def extra_info():
 async def extra_socket():
     transport, _, _peer = await connected()
     sock = transport.get_extra_info("socket")
-    assert isinstance(sock, asyncio.trsock.TransportSocket), f"a {type(sock).__name__}"
+    assert isinstance(sock, asyncio.trsock.TransportSocket), kind(sock)
     transport.close()
 
 
@@ -248,6 +287,7 @@ async def flow_control():
 @transports("set_write_buffer_limits and get_write_buffer_limits")
 async def buffer_limits():
     transport, _, _peer = await connected()
+    assert transport.get_write_buffer_limits() == (16384, 65536)
     transport.set_write_buffer_limits(high=1000)
     assert transport.get_write_buffer_limits() == (250, 1000)
     transport.set_write_buffer_limits(high=1000, low=10)

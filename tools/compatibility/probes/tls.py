@@ -13,6 +13,7 @@ from tools.compatibility.peers import (
     echo,
     folder,
     in_thread,
+    kind,
     raised_by,
     read_exactly,
     serving,
@@ -72,7 +73,7 @@ async def transport_type():
     server, client = contexts()
     async with serving(ssl=server) as (_, address):
         transport, protocol = await connect(address, client)
-        assert isinstance(transport, asyncio.Transport), f"a {type(transport).__name__}"
+        assert isinstance(transport, asyncio.Transport), kind(transport)
         assert not transport.can_write_eof()
         await echoes(transport, protocol)
 
