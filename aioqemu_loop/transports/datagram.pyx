@@ -97,9 +97,8 @@ cdef class DatagramTransport(FlowControlledTransport):
         self.batch = BATCH_MIN
         self.queue = collections.deque()
         self.arrived = []
-        set_up(engine, context, self, sock.fileno())
+        set_up(engine, context, self, sock.fileno(), self.native)
         engine.known_pollable = True
-        engine.edge = self.native
         self.engine = engine
         hold_socket(sock)
         self.set_up(context, loop, sock.fileno(), sock, protocol, extra, None)

@@ -6,6 +6,7 @@ The pipe is a Python file object; it is the transport's from then on and is clos
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.errno cimport EAGAIN, EIO
 
+import fcntl
 import os
 import stat
 from asyncio import constants, transports
@@ -13,9 +14,17 @@ from asyncio.log import logger
 
 from aioqemu_loop.context.aio_context cimport AioContext
 from aioqemu_loop.context.core cimport SCRATCH_SIZE
+from aioqemu_loop.system.sockaddr cimport socklen_t
 from aioqemu_loop.transports.base cimport BaseTransport
 from aioqemu_loop.transports.readiness cimport PipeEngine, new_pipe_engine
 from aioqemu_loop.transports.writing cimport WritingTransport
+
+cdef extern from "<sys/socket.h>" nogil:
+    int getsockopt(int fd, int level, int name, void *value, socklen_t *size)
+    enum:
+        SOCK_STREAM
+        SOL_SOCKET
+        SO_TYPE
 
 cdef int LOG_THRESHOLD = constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
 
@@ -36,6 +45,15 @@ cdef int pipe_fd(object pipe, str refusal) except -1:
         raise ValueError(refusal)
     os.set_blocking(fd, False)
     return fd
+
+
+cdef bint keeps_messages(int fd) except -1:
+    """Whether what was written together is read together: a pipe in packet mode, a socket that is no stream."""
+    cdef int kind = SOCK_STREAM
+    cdef socklen_t size = sizeof(kind)
+    if getsockopt(fd, SOL_SOCKET, SO_TYPE, &kind, &size) == 0:
+        return kind != SOCK_STREAM
+    return stat.S_ISFIFO(os.fstat(fd).st_mode) and fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT != 0
 
 
 cdef bint is_device(int fd) except -1:
@@ -104,9 +122,14 @@ cdef class WritePipeTransport(WritingTransport):
 
     def __init__(self, AioContext context not None, loop, pipe, protocol, waiter, extra):
         cdef int fd = pipe_fd(pipe, "Pipe transport is only for pipes, sockets and character devices")
+        cdef PipeEngine engine = new_pipe_engine(context, self, fd)
         self.what = "pipe transport"
-        self.engine = new_pipe_engine(context, self, fd)
-        self.engine.known_pollable = not is_device(fd)
+        engine.shared = is_device(fd)
+        engine.known_pollable = not engine.shared
+        if stat.S_ISFIFO(os.fstat(fd).st_mode):
+            engine.watch_end_only()
+        self.keeps_messages = keeps_messages(fd)
+        self.engine = engine
         self.set_up(context, loop, fd, pipe, protocol, {**(extra or {}), "pipe": pipe}, None)
         self.start(waiter)
 
@@ -127,6 +150,10 @@ cdef class WritePipeTransport(WritingTransport):
             logger.info("%r was closed by peer", self)
         self.force_close(BrokenPipeError() if self.queue.size else None)
         return 0
+
+    cdef int fatal_error(self, object exc, str message) except -1:
+        self.dropped += 1  # as asyncio counts
+        return WritingTransport.fatal_error(self, exc, message)
 
     cdef bint may_write(self) except -1:
         """False once it is closed: what is written then is dropped, with a warning from the fifth time."""
@@ -153,3 +180,7 @@ cdef class WritePipeTransport(WritingTransport):
 
     def close(self):
         self.write_eof()
+
+    cdef int close_file(self, int fd) except -1:
+        (<PipeEngine>self.engine).close_duplicate()
+        return WritingTransport.close_file(self, fd)

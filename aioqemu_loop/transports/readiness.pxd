@@ -8,6 +8,7 @@ cdef class ReadinessEngine(Engine):
     cdef bint reading
     cdef bint readable
     cdef bint writing
+    cdef int read_events
 
     cdef int watch(self) except -1
     cdef int read(self, Sink sink, int revents) except -1
@@ -16,9 +17,13 @@ cdef class ReadinessEngine(Engine):
 
 
 cdef class PipeEngine(ReadinessEngine):
-    pass
+    cdef bint shared
+    cdef int duplicate_of
+
+    cdef int close_duplicate(self) except -1
+    cdef int watch_end_only(self) except -1
 
 
-cdef int set_up(ReadinessEngine engine, AioContext context, Sink sink, int fd) except -1
+cdef int set_up(ReadinessEngine engine, AioContext context, Sink sink, int fd, bint edge) except -1
 cdef ReadinessEngine new_socket_engine(AioContext context, Sink sink, int fd, int family, int proto)
 cdef PipeEngine new_pipe_engine(AioContext context, Sink sink, int fd)

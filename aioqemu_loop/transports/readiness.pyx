@@ -14,6 +14,9 @@ a pipe in packet mode one packet.
 
 from libc.errno cimport errno
 from libc.string cimport memset
+from posix.unistd cimport close as close_fd
+
+import fcntl
 
 from aioqemu_loop.context.aio_context cimport AioContext
 from aioqemu_loop.system.libc cimport (
@@ -129,9 +132,9 @@ cdef class ReadinessEngine(Engine):
         """Bring the monitor's view in line with what is wanted."""
         cdef int events = self.events
         if self.reading:
-            events |= POLLIN | POLLRDHUP | POLLPRI if self.edge else POLLIN
+            events |= self.read_events
         elif not self.edge:
-            events &= ~POLLIN
+            events &= ~self.read_events
         if self.writing:
             events |= POLLOUT
         else:
@@ -196,7 +199,26 @@ cdef class ReadinessEngine(Engine):
 
 
 cdef class PipeEngine(ReadinessEngine):
-    """For non-blocking files that are no stream sockets of ours: pipes, terminals, sockets handed over as pipes."""
+    """For non-blocking files that are no stream sockets of ours: pipes, terminals, sockets handed over as pipes.
+
+    `shared`: another transport may watch the same fd (a terminal's, that is read and written), so this one watches a
+    duplicate; close_duplicate() once it is settled.
+    """
+
+    cdef int watch(self) except -1:
+        if self.shared and self.duplicate_of < 0:
+            duplicate = fcntl.fcntl(self.fd, fcntl.F_DUPFD_CLOEXEC, 0)
+            self.duplicate_of = self.fd
+            self.fd = duplicate
+        return ReadinessEngine.watch(self)
+
+    cdef int close_duplicate(self) except -1:
+        cdef int duplicate = self.fd
+        if self.duplicate_of >= 0:
+            self.fd = self.duplicate_of
+            self.duplicate_of = -1
+            close_fd(duplicate)
+        return 0
 
     cdef Py_ssize_t receive(self, char *where, Py_ssize_t size, bint *more) noexcept:
         cdef ssize_t got
@@ -216,27 +238,35 @@ cdef class PipeEngine(ReadinessEngine):
             if errno != EINTR:
                 return -errno
 
+    cdef int watch_end_only(self) except -1:
+        """To be told of nothing but the end of a pipe, which is reported whatever is asked for."""
+        self.read_events = POLLPRI
+        return 0
 
-cdef int set_up(ReadinessEngine engine, AioContext context, Sink sink, int fd) except -1:
+
+cdef int set_up(ReadinessEngine engine, AioContext context, Sink sink, int fd, bint edge) except -1:
     engine.context = context
     engine.ready = context.ready
     engine.sink = sink
     engine.fd = fd
+    engine.edge = edge
+    engine.read_events = POLLIN | POLLRDHUP | POLLPRI if edge else POLLIN
     return 0
 
 
 cdef ReadinessEngine new_socket_engine(AioContext context, Sink sink, int fd, int family, int proto):
     """For a stream socket."""
     cdef ReadinessEngine engine = ReadinessEngine.__new__(ReadinessEngine)
-    set_up(engine, context, sink, fd)
+    # The rule about short reads holds for these; other stream families are watched level-triggered.
+    cdef bint tcp = (family == AF_INET or family == AF_INET6) and (proto == 0 or proto == IPPROTO_TCP)
+    set_up(engine, context, sink, fd, tcp or family == AF_UNIX)
     engine.known_pollable = True
     engine.local = family == AF_UNIX
-    # The rule about short reads holds for these; other stream families are watched level-triggered.
-    engine.edge = family == AF_UNIX or (family == AF_INET or family == AF_INET6) and (proto == 0 or proto == IPPROTO_TCP)
     return engine
 
 
 cdef PipeEngine new_pipe_engine(AioContext context, Sink sink, int fd):
     cdef PipeEngine engine = PipeEngine.__new__(PipeEngine)
-    set_up(engine, context, sink, fd)
+    set_up(engine, context, sink, fd, False)
+    engine.duplicate_of = -1
     return engine

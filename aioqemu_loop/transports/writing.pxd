@@ -6,7 +6,9 @@ cdef class WritingTransport(FlowControlledTransport):
     cdef WriteQueue queue
     cdef str what
     cdef bint blocked
+    cdef bint keeps_messages
 
+    cdef bint may_gather(self) noexcept
     cdef int refuse_write(self, str method) except -1
     cdef bint may_write(self) except -1
     cdef int queue_bytes(self, object data) except -1

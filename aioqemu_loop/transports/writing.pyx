@@ -31,7 +31,8 @@ cdef str BYTES_WANTED = (
 
 
 cdef class WritingTransport(FlowControlledTransport):
-    """Not for use by itself. `what` names the kind of transport in messages."""
+    """Not for use by itself. `what` names the kind of transport in messages. `keeps_messages`: the file tells the other
+    end what was written together, so nothing is gathered."""
 
     def __cinit__(self):
         self.queue = WriteQueue()
@@ -52,10 +53,18 @@ cdef class WritingTransport(FlowControlledTransport):
         self.queue_bytes(data)
         if self.blocked:
             self.flow_control()
-        elif self.context.dispatching and self.queue.size < GATHER_MAX and self.queue.size <= self.high_water:
+        elif self.may_gather():
             self.context.add_flush(self)
         else:
             self.send_queued()
+
+    cdef bint may_gather(self) noexcept:
+        return (
+            self.context.dispatching
+            and not self.keeps_messages
+            and self.queue.size < GATHER_MAX
+            and self.queue.size <= self.high_water
+        )
 
     def writelines(self, list_of_data):
         self.refuse_write("writelines")
@@ -63,6 +72,8 @@ cdef class WritingTransport(FlowControlledTransport):
         cdef list items = [data if isinstance(data, bytes) else bytes(memoryview(data)) for data in list_of_data]
         if not items or not self.may_write():
             return
+        if self.keeps_messages:
+            items = [b"".join(items)]
         for data in items:
             if data:
                 self.queue_bytes(data)
@@ -113,7 +124,7 @@ cdef class WritingTransport(FlowControlledTransport):
         cdef Py_ssize_t sent
         cdef int count
         while self.queue.size:
-            count = <int>min(self.queue.count, IOV_MAX)
+            count = 1 if self.keeps_messages else <int>min(self.queue.count, IOV_MAX)
             sent = self.engine.send(self.queue.chunks + self.queue.head, count)
             if sent < 0:
                 if sent == -EAGAIN:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import socket
+import termios
+import tty
 
 import pytest
 
@@ -141,6 +145,82 @@ def endpoint():
 @pytest.fixture
 def buffered_recorder():
     return BufferedRecorder
+
+
+def fifo_ends(tmp_path):
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    # Without O_NONBLOCK each would wait for the other.
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(reader, True)
+    return reader, os.open(path, os.O_WRONLY)
+
+
+def socket_ends(tmp_path):
+    one, other = socket.socketpair()
+    return one.detach(), other.detach()
+
+
+def terminal_ends(tmp_path):
+    master, slave = os.openpty()
+    tty.setraw(slave, termios.TCSANOW)
+    return slave, master
+
+
+ENDS = {"pipe": lambda tmp_path: os.pipe(), "fifo": fifo_ends, "socket": socket_ends, "terminal": terminal_ends}
+
+
+@pytest.fixture
+def files():
+    """files(fd, mode) -> an unbuffered file, closed at the end if nobody else did."""
+    with contextlib.ExitStack() as stack:
+        yield lambda fd, mode, closefd=True: stack.enter_context(open(fd, mode, 0, closefd=closefd))
+
+
+@pytest.fixture(params=ENDS)
+def ends(request, tmp_path, files):
+    """(file to read from, file to write to) of each kind."""
+    reader, writer = ENDS[request.param](tmp_path)
+    return files(reader, "rb"), files(writer, "wb")
+
+
+@pytest.fixture
+def pipe_ends(files):
+    reader, writer = os.pipe()
+    return files(reader, "rb"), files(writer, "wb")
+
+
+@pytest.fixture
+def read_pipe():
+    async def make(file, protocol):
+        return (await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, file))[0]
+
+    return make
+
+
+@pytest.fixture
+def write_pipe():
+    async def make(file, protocol):
+        return (await asyncio.get_running_loop().connect_write_pipe(lambda: protocol, file))[0]
+
+    return make
+
+
+@pytest.fixture
+def numbered():
+    """numbered(size) -> bytes in which every 8 tell their place."""
+    return lambda size: b"".join(b"%07d\n" % i for i in range(size // 8))
+
+
+@pytest.fixture
+def turns():
+    """await turns(): let the running loop turn a few times."""
+
+    async def wait(count=5):
+        for _ in range(count):
+            await asyncio.sleep(0)
+
+    return wait
 
 
 def tcp_pair():
