@@ -41,6 +41,9 @@ class Echo(asyncio.Protocol):
     def data_received(self, data):
         self.transport.write(data)
 
+    def connection_lost(self, exc):
+        self.transport.close()  # up to 3.10 a TLS transport that the peer ended warns that it is unclosed
+
 
 @pytest.fixture
 def echo():

@@ -19,10 +19,14 @@ class Sink(asyncio.Protocol):
         self.data = bytearray()
         self.ended = asyncio.get_running_loop().create_future()
 
+    def connection_made(self, transport):
+        self.transport = transport
+
     def data_received(self, data):
         self.data += data
 
     def connection_lost(self, exc):
+        self.transport.close()  # up to 3.10 a TLS transport that the peer ended warns that it is unclosed
         self.ended.set_result(exc)
 
 

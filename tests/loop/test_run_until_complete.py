@@ -34,10 +34,10 @@ class TestFutures:
 
     def test_a_task_that_cancels_itself(self, any_loop):
         async def main():
-            asyncio.current_task().cancel("enough")
+            asyncio.current_task().cancel()
             await asyncio.sleep(3600)
 
-        with pytest.raises(asyncio.CancelledError, match="enough"):
+        with pytest.raises(asyncio.CancelledError):
             any_loop.run_until_complete(main())
 
     def test_an_awaitable_of_the_programs_own(self, any_loop):

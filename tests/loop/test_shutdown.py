@@ -113,7 +113,7 @@ class TestExecutor:
 
         any_loop.run_until_complete(main())
 
-    @pytest.mark.skipif(sys.version_info < (3, 12), reason="timeout came with 3.12")
+    @pytest.mark.skipif(sys.version_info < (3, 13), reason="timeout came with 3.12 and worked from 3.13 on")
     def test_a_timeout_warns_and_goes_on(self, any_loop):
         release = threading.Event()
 
@@ -139,6 +139,7 @@ class TestExecutor:
         with pytest.raises(RuntimeError, match="cannot schedule new futures after shutdown"):
             executor.submit(int)
 
+    @pytest.mark.skipif(sys.version_info < (3, 11), reason="3.10 only warns")
     def test_what_is_no_thread_pool_is_refused(self, any_loop):
         with pytest.raises(TypeError, match="executor must be ThreadPoolExecutor instance"):
             any_loop.set_default_executor(object())

@@ -35,11 +35,14 @@ int64_t simulated_now_ns = 1000 * SECOND;
 int64_t simulated_tick_ns, simulated_late_ns, simulated_percent = 100;
 int64_t simulated_sleeps;
 
-__attribute__((constructor)) static void find_the_real_ones(void)
+/* Also called before any constructor runs. */
+static void find_the_real_ones(void)
 {
-    real_syscall = (long (*)(long, ...))dlsym(RTLD_NEXT, "syscall");
+    if (real_syscall)
+        return;
     real_ppoll = (int (*)(struct pollfd *, nfds_t, const struct timespec *, const sigset_t *))dlsym(RTLD_NEXT, "ppoll");
     real_epoll_wait = (int (*)(int, struct epoll_event *, int, int))dlsym(RTLD_NEXT, "epoll_wait");
+    real_syscall = (long (*)(long, ...))dlsym(RTLD_NEXT, "syscall");
 }
 
 static void sleep_for(int64_t ns)
@@ -60,6 +63,7 @@ static int64_t ns_of(const struct timespec *ts)
 
 int clock_gettime(clockid_t clock, struct timespec *ts)
 {
+    find_the_real_ones();
     if (clock != CLOCK_MONOTONIC)
         return (int)real_syscall(SYS_clock_gettime, (long)clock, ts);
     simulated_now_ns += simulated_tick_ns;
@@ -70,7 +74,9 @@ int clock_gettime(clockid_t clock, struct timespec *ts)
 
 int ppoll(struct pollfd *fds, nfds_t count, const struct timespec *timeout, const sigset_t *mask)
 {
-    int found = real_ppoll(fds, count, timeout ? &zero : NULL, mask);
+    int found;
+    find_the_real_ones();
+    found = real_ppoll(fds, count, timeout ? &zero : NULL, mask);
     if (found == 0 && timeout && ns_of(timeout) > 0)
         sleep_for(ns_of(timeout));
     return found;
@@ -78,7 +84,9 @@ int ppoll(struct pollfd *fds, nfds_t count, const struct timespec *timeout, cons
 
 int epoll_wait(int epfd, struct epoll_event *events, int count, int ms)
 {
-    int found = real_epoll_wait(epfd, events, count, ms > 0 ? 0 : ms);
+    int found;
+    find_the_real_ones();
+    found = real_epoll_wait(epfd, events, count, ms > 0 ? 0 : ms);
     if (found == 0 && ms > 0)
         sleep_for(ms * 1000000LL);
     return found;
@@ -120,6 +128,7 @@ long syscall(long number, ...)
     for (int i = 0; i < 6; i++)
         a[i] = va_arg(rest, long);
     va_end(rest);
+    find_the_real_ones();
     if (number == NR_epoll_pwait2)
         return epoll_pwait2_(a[0], a[1], a[2], (const struct timespec *)a[3], a[4], a[5]);
     if (number == NR_io_uring_enter)
