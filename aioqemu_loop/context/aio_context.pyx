@@ -324,6 +324,7 @@ cdef class AioContext(ContextCore):
         else:
             handler.reader = None
         if handler.reader is None and handler.writer is None:
+            handler.file = None  # the monitor may hold the handler for longer
             self.remove_handler(handler)
         else:
             try:
@@ -331,6 +332,22 @@ cdef class AioContext(ContextCore):
             except OSError:  # the fd was closed before
                 self.monitor.update(handler, None)
         return old
+
+    cdef int remember_file(self, int fd, object file) except -1:
+        """Keep the object by which an fd was registered: alive, and to be found when it no longer knows its number."""
+        if not isinstance(file, int):
+            self.callbacks_of(fd).file = file
+        return 0
+
+    cdef int number_of(self, object fd) except -1:
+        """as_fd(), and the number that an object had which was closed while it is registered."""
+        try:
+            return as_fd(fd)
+        except ValueError:
+            for handler in self.handlers.values():
+                if isinstance(handler, FdCallbacks) and (<FdCallbacks>handler).file is fd:
+                    return (<FdCallbacks>handler).fd
+            raise
 
 
 cdef int as_fd(object fd) except -1:

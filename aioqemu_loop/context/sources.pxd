@@ -15,6 +15,7 @@ cdef class FdCallbacks(AioHandler):
     cdef ReadyQueue ready
     cdef Runnable reader
     cdef Runnable writer
+    cdef object file
     cdef uint64_t reader_mark
     cdef uint64_t writer_mark
 

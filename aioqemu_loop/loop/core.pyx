@@ -136,14 +136,16 @@ cdef class LoopCore:
         if self._debug:
             handle._source_traceback = extract_stack(getframe(0))
         self.context.set_half(as_fd(fd), write, handle)
+        self.context.remember_file(as_fd(fd), fd)
         return handle
 
     cdef bint unwatch(self, object fd, bint write) except -1:
         cdef Runnable old
+        cdef int number = self.context.number_of(fd)
         self.refuse_transport(fd)
         if self._closed:
             return False
-        old = self.context.remove_half(as_fd(fd), write)
+        old = self.context.remove_half(number, write)
         if old is None:
             return False
         old.cancel()
@@ -173,7 +175,7 @@ cdef class LoopCore:
         self.refuse_transport(fd)
 
     cdef int refuse_transport(self, object fd) except -1:
-        transport = self.context.transport_of(as_fd(fd))
+        transport = self.context.transport_of(self.context.number_of(fd))
         if transport is not None:
             raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
         return 0

@@ -1,6 +1,7 @@
 """add_reader, add_writer and their removal; fds that are closed, reused, or cannot be watched."""
 
 import asyncio
+import gc
 import os
 import random
 import socket
@@ -306,6 +307,40 @@ class TestErrors:
         b.close()
         with pytest.raises(ValueError, match=r"^Invalid file descriptor: -1$"):
             any_loop.add_reader(a, print)
+
+    @pytest.mark.parametrize("write", [False, True], ids=["reader", "writer"])
+    def test_a_socket_object_closed_while_it_is_registered_can_be_removed(self, any_loop, turn, write):
+        add, remove = any_loop.add_reader, any_loop.remove_reader
+        if write:
+            add, remove = any_loop.add_writer, any_loop.remove_writer
+        a, b = socket.socketpair()
+        seen = []
+        with b:
+            add(a, seen.append, 1)
+            a.close()
+            assert remove(a) is True
+            with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
+                remove(a)
+            turn(any_loop, 2)
+        assert seen == []
+
+    def test_a_registered_socket_object_stays_open_although_nobody_else_has_it(self, any_loop, turn):
+        a, b = socket.socketpair()
+        a.setblocking(False)
+        seen = []
+        any_loop.add_reader(a, seen.append, 1)
+        number = a.fileno()
+        del a
+        gc.collect()
+        with b:
+            b.send(b"x")
+            turn(any_loop, 1)
+            assert seen == [1]
+            with socket.socket(fileno=os.dup(number)) as again:
+                assert again.recv(10) == b"x"
+            with pytest.warns(ResourceWarning, match="unclosed <socket"):
+                any_loop.remove_reader(number)
+                gc.collect()
 
     def test_a_number_that_no_fd_has(self, any_loop):
         with pytest.raises(OSError):
