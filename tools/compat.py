@@ -51,7 +51,10 @@ SUITES = (
             *("pytest-cov", "pytest-xdist", "trustme", "proxy.py", "re-assert", "isal", "zlib_ng", "python-on-whales"),
             *("setuptools-git", "pkgconfig", "Brotli", "aiodns"),
         ),
-        arguments=("-o", "addopts=", "-p", "no:codspeed", "--ignore=tests/autobahn"),
+        arguments=(
+            *("-o", "addopts=", "-o", "asyncio_default_fixture_loop_scope=function", "--ignore=tests/autobahn"),
+            *("-m", "not dev_mode and not autobahn and not internal"),
+        ),
     ),
     Suite("websockets", ()),
     Suite(
