@@ -8,7 +8,7 @@ PYTHONS := 3.10 3.11 3.12 3.13 3.14
 GROUPS_TEST := --group test --group apps
 PYTEST_ARGS ?=
 
-.PHONY: demo test test-all test-core bench compat lint build debian clean
+.PHONY: demo test test-all test-core bench compat api-table lint build debian clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -27,6 +27,11 @@ test-core: $(VENV)/.core
 # Every other Python that is installed here.
 test-all: test
 	tools/each-python.sh $(PYTHONS)
+
+# The API table of docs/compatibility.md, asked anew of every loop. Of a Python that has it all:
+# make api-table VENV=.venv-3.13 PYTHON=python3.13
+api-table: $(VENV)/.core $(VENV)/.demo
+	$(BIN)/python -m tools.compatibility --write
 
 bench: $(VENV)/.demo
 	$(BIN)/python -m bench.echo --mode protocol,streams --transport tcp,unix --connections 1,50 --size 1024

@@ -11,16 +11,13 @@ DOCUMENT = asker.ROOT / "docs" / "compatibility.md"
 
 
 def ask_all(name: str, probes: list[registry.Probe]) -> dict[str, str]:
-    answers = {}
-    with asker.Asker(name) as ask:
-        for probe in probes:
-            cell, details = ask(probe)
-            answers[probe.key] = cell
-            if cell not in ("yes", "-"):
-                print(f"{name}: {probe.key}\n    {cell}", file=sys.stderr)
-                if details and name in loops.OURS:
-                    print(details, file=sys.stderr)
-    return answers
+    answers = asker.ask_all(name, probes)
+    for key, (cell, details) in answers.items():
+        if cell not in ("yes", "-"):
+            print(f"{name}: {key}\n    {cell}", file=sys.stderr)
+            if name in loops.OURS:
+                print(details, file=sys.stderr)
+    return {key: cell for key, (cell, _) in answers.items()}
 
 
 def main() -> int:

@@ -1,10 +1,15 @@
-"""The parent's side: one child per loop, asked a probe at a time."""
+"""The parent's side: children that are asked a probe at a time, as many as there are processors."""
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import json
+import os
+import queue
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tools.compatibility.registry import Probe
@@ -50,3 +55,21 @@ class Asker:
         self.process.stdin.write(json.dumps(probe.key) + "\n")
         self.process.stdin.flush()
         return self.receive()
+
+
+def ask_all(loop_name: str, probes: Sequence[Probe]) -> dict[str, tuple[str, str]]:
+    """Key of each probe -> (cell, traceback of a "no"). Raises Unavailable."""
+    workers = min(os.cpu_count() or 1, 4, max(len(probes), 1))
+    idle: queue.SimpleQueue[Asker] = queue.SimpleQueue()
+
+    def ask(probe: Probe) -> tuple[str, str]:
+        asker = idle.get()
+        try:
+            return asker(probe)
+        finally:
+            idle.put(asker)
+
+    with contextlib.ExitStack() as stack, concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        for _ in range(workers):
+            idle.put(stack.enter_context(Asker(loop_name)))
+        return dict(zip([probe.key for probe in probes], pool.map(ask, probes), strict=True))

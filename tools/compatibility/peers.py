@@ -188,5 +188,5 @@ async def raised_by(expected: Any, awaitable: Any) -> Any:
 
 
 def kind(thing: object) -> str:
-    """For messages: "a uvloop.loop.Handle"."""
-    return f"a {type(thing).__module__}.{type(thing).__qualname__}"
+    """For messages: "it is a uvloop.loop.Handle"."""
+    return f"it is a {type(thing).__module__}.{type(thing).__qualname__}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from tools.compatibility import loops
 from tools.compatibility.registry import Probe
 
-BEGIN = "<!-- API table: begin. Made by `make compatibility`; edit tools/compatibility instead. -->"
+BEGIN = "<!-- API table: begin. Made by `make api-table`; edit tools/compatibility instead. -->"
 END = "<!-- API table: end -->"
 LONGEST = 72
 INTRODUCTION = """\

@@ -210,7 +210,7 @@ async def send_after_close():
         transport.sendto(b"x")
 
 
-@probe("a datagram transport is an asyncio.DatagramTransport")
+@probe("a datagram transport is an asyncio.DatagramTransport", stdlib_wrong="it is not up to 3.11")
 async def transport_type():
     transport, _ = await endpoint(local_addr=HERE)
     assert isinstance(transport, asyncio.DatagramTransport), kind(transport)

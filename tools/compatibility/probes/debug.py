@@ -118,7 +118,7 @@ async def destroyed_task():
 
     def lose():
         asyncio.ensure_future(waits())
-        loop.call_later(0.001, gc.collect)
+        loop.call_later(0.02, gc.collect)  # when the task waits
 
     _, context = await handled(loop, lose)
     assert "destroyed" in context["message"]

@@ -71,7 +71,7 @@ async def large():
     assert await receiving.lost is None
 
 
-@probe("pause_reading, resume_reading, is_reading")
+@probe("pause_reading, resume_reading, is_reading", stdlib_wrong="no is_reading on 3.10")
 async def pause_reading():
     readable, writable = os.pipe()
     transport, protocol = await read_pipe(readable)

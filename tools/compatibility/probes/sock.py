@@ -43,7 +43,7 @@ async def recv_into():
     assert await waiting == 5 and buffer == b"\0\0hello\0"
 
 
-@probe("sock_recvfrom")
+@probe("sock_recvfrom", since=(3, 11))
 async def recvfrom():
     loop = asyncio.get_running_loop()
     ours, peer = datagram_pair()
@@ -53,7 +53,7 @@ async def recvfrom():
     assert await waiting == (b"hello", peer.getsockname())
 
 
-@probe("sock_recvfrom_into, with nbytes")
+@probe("sock_recvfrom_into, with nbytes", since=(3, 11))
 async def recvfrom_into():
     loop = asyncio.get_running_loop()
     ours, peer = datagram_pair()
@@ -67,7 +67,7 @@ async def recvfrom_into():
     assert await waiting == (2, peer.getsockname()) and buffer == b"xyllo\0\0\0"
 
 
-@probe("sock_sendto")
+@probe("sock_sendto", since=(3, 11))
 async def sendto():
     ours, peer = datagram_pair()
     assert await asyncio.get_running_loop().sock_sendto(ours, b"hello", peer.getsockname()) == 5

@@ -38,6 +38,14 @@ def free_port():
         return sock.getsockname()[1]
 
 
+def count_sockets():
+    count = 0
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the listing's own
+            count += os.readlink(f"/proc/self/fd/{fd}").startswith("socket:")
+    return count
+
+
 async def echoes(transport, protocol):
     """Whether what is sent comes back; then close."""
     transport.write(b"hello")
@@ -145,16 +153,19 @@ async def cancelled():
         for filler in fillers:
             filler.setblocking(False)
             filler.connect_ex(address)  # the queue is full after that, and further ones wait
-        before = len(os.listdir("/proc/self/fd"))
+        before = count_sockets()
         connecting = asyncio.ensure_future(asyncio.get_running_loop().create_connection(Record, *address))
         await asyncio.sleep(0.02)
         assert not connecting.done()
         connecting.cancel()
         await asyncio.wait([connecting], timeout=5)
         assert connecting.cancelled()
-        await asyncio.sleep(0.01)
-        gc.collect()
-        assert len(os.listdir("/proc/self/fd")) == before, "an fd is left"
+        for _ in range(100):
+            gc.collect()
+            if count_sockets() == before:
+                return
+            await asyncio.sleep(0.005)
+        raise AssertionError("a socket is left")
 
 
 @probe("connect_accepted_socket of a datagram socket raises ValueError", promised=False)
@@ -287,7 +298,6 @@ async def flow_control():
 @transports("set_write_buffer_limits and get_write_buffer_limits")
 async def buffer_limits():
     transport, _, _peer = await connected()
-    assert transport.get_write_buffer_limits() == (16384, 65536)
     transport.set_write_buffer_limits(high=1000)
     assert transport.get_write_buffer_limits() == (250, 1000)
     transport.set_write_buffer_limits(high=1000, low=10)
@@ -452,6 +462,8 @@ def unclosed(make_loop):
 
 @streams("open_connection, start_server: readline, readuntil, readexactly, drain, wait_closed")
 async def open_connection():
+    served = asyncio.get_running_loop().create_future()
+
     async def serve(reader, writer):
         writer.write((await reader.readline()).upper() + await reader.readuntil(b";") + await reader.readexactly(3))
         await writer.drain()
@@ -459,6 +471,7 @@ async def open_connection():
         assert await reader.read() == b""
         writer.close()
         await writer.wait_closed()
+        served.set_result(None)
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
@@ -466,6 +479,7 @@ async def open_connection():
         assert await reader.read() == b"LINE\nuntil;abc"
         writer.close()
         await writer.wait_closed()
+        await served
 
 
 @streams("drain waits for a slow peer")
