@@ -152,12 +152,6 @@ def turn() -> Callable[..., None]:
     return run
 
 
-@pytest.fixture
-def run(any_loop):
-    """run(coroutine) on the loop under test."""
-    return lambda coroutine: any_loop.run_until_complete(asyncio.wait_for(coroutine, 3 * PATIENCE))
-
-
 @pytest.fixture(scope="session")
 def tls(tmp_path_factory):
     """(server context, client context) for "localhost"."""
