@@ -126,7 +126,7 @@ def any_loop(
 @pytest.fixture
 def run(any_loop: asyncio.AbstractEventLoop) -> Callable[..., Any]:
     """run(coroutine) on the loop under test."""
-    return lambda coroutine: any_loop.run_until_complete(asyncio.wait_for(coroutine, 45))
+    return lambda coroutine: any_loop.run_until_complete(asyncio.wait_for(coroutine, 3 * PATIENCE))
 
 
 @pytest.fixture

@@ -13,11 +13,6 @@ import pytest
 PATIENCE = 20.0  # seconds until a wait is a failure
 
 
-@pytest.fixture
-def run(any_loop):
-    return lambda coroutine: any_loop.run_until_complete(asyncio.wait_for(coroutine, PATIENCE))
-
-
 def tcp_pair():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         one = socket.create_connection(listener.getsockname())
