@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         def _asyncgen_firstiter_hook(self, agen: Any) -> None: ...
         def _asyncgen_finalizer_hook(self, agen: Any) -> None: ...
         async def _ensure_resolved(self, address: Any, **kwargs: Any) -> list[Any]: ...
+        def _check_sendfile_params(self, sock: Any, file: Any, offset: Any, count: Any) -> None: ...
         async def _create_connection_transport(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]: ...
 
 else:
@@ -114,13 +115,14 @@ class Loop(SockMethods, _BaseEventLoop):
     # -- sendfile; sock_* is in SockMethods --
 
     async def _sendfile_native(self, transp: Any, file: IO[bytes], offset: int, count: int | None) -> int:
+        self._check_sendfile_params(transp.get_extra_info("socket"), file, offset, count)
         sendfile.file_to_send(file)
         emptied = transp._make_empty_waiter()
         was_reading = transp.is_reading()
         transp.pause_reading()
         try:
             await emptied
-            return await sendfile.send_file(transp._sendfile_fd(), file, offset, count, transp._wait_writable)
+            return await sendfile.send_file(transp._sendfile_fd, file, offset, count, transp._wait_writable)
         finally:
             transp._reset_empty_waiter()
             if was_reading:

@@ -29,9 +29,14 @@ def file_to_send(file: IO[bytes]) -> tuple[int, int]:
 
 
 async def send_file(
-    out: int, file: IO[bytes], offset: int, count: int | None, wait_writable: Callable[[], Awaitable[Any]]
+    fileno: Callable[[], int],
+    file: IO[bytes],
+    offset: int,
+    count: int | None,
+    wait_writable: Callable[[], Awaitable[Any]],
 ) -> int:
-    """Send `count` bytes (None or 0: all) of the file from `offset` to the socket `out`; returns how many were sent.
+    """Send `count` bytes (None or 0: all) of the file from `offset` to a socket; returns how many were sent. `fileno`
+    is asked anew each time: the socket may be closed, and its number in use for another one.
 
     The file's position is behind what was sent afterwards, also when this fails or is cancelled. After each call that
     sent something others get their turn.
@@ -43,7 +48,7 @@ async def send_file(
     try:
         while not count or sent < count:
             try:
-                got = os.sendfile(out, fd, offset + sent, min(CHUNK_MAX, count - sent if count else size))
+                got = os.sendfile(fileno(), fd, offset + sent, min(CHUNK_MAX, count - sent if count else size))
             except (BlockingIOError, InterruptedError):
                 got = -1
             except OSError as exc:

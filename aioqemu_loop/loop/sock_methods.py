@@ -101,4 +101,4 @@ class SockMethods(LoopCore):
 
     async def _sock_sendfile_native(self, sock: socket.socket, file: IO[bytes], offset: int, count: int | None) -> int:
         wait = functools.partial(_ready, self, sock, True)
-        return await sendfile.send_file(sock.fileno(), file, offset, count, wait)
+        return await sendfile.send_file(sock.fileno, file, offset, count, wait)

@@ -199,7 +199,7 @@ cdef class StreamTransport(WritingTransport):
         return self.empty_waiter
 
     def _reset_empty_waiter(self):
-        self.empty_waiter = None
+        self.empty_waiter = self.room_waiter = None
 
     def _sendfile_fd(self):
         """The socket's fd. Raises ConnectionError where the transport is closed by now."""
@@ -208,12 +208,12 @@ cdef class StreamTransport(WritingTransport):
         return self.fd
 
     def _wait_writable(self):
-        """A future that is done when the socket may take more; it fails when the transport is closed."""
-        self.room_waiter = self._loop.create_future()
+        """A future that is done when the socket may take more; it fails when the transport is closed. Raises
+        ConnectionError where it is closed by now."""
         if self._conn_lost:
-            self.wake_sendfile(connection_closed())
-        else:
-            self.engine.write_on()
+            raise connection_closed()
+        self.room_waiter = self._loop.create_future()
+        self.engine.write_on()
         return self.room_waiter
 
     cdef int wake_sendfile(self, object exc) except -1:
