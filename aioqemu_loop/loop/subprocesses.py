@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import threading
 import warnings
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from aioqemu_loop.loop.loop import Loop
 
-    Exited = Callable[[int, int], None]
+    Exited = Callable[[int], None]
 
 # What asyncio reports where somebody else has taken the exit status.
 UNKNOWN_EXIT_CODE = 255
@@ -30,12 +31,35 @@ UNKNOWN_EXIT_CODE = 255
 class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
     """asyncio.SubprocessTransport. Every keyword of Popen goes through."""
 
+    _loop: Loop | None
+    _pid: int
     _proc: subprocess.Popen[bytes]
+    _returncode: int | None
 
     def _start(self, args: Any, shell: bool, stdin: Any, stdout: Any, stderr: Any, bufsize: int, **kwargs: Any) -> None:
         self._proc = subprocess.Popen(
             args, bufsize, stdin=stdin, stdout=stdout, stderr=stderr, shell=shell, universal_newlines=False, **kwargs
         )
+
+    # Popen's own methods look whether the child has ended, and so take the exit status before we are told (asyncio's
+    # do so up to 3.12).
+
+    def send_signal(self, signal: int) -> None:
+        self._check_proc()
+        if self._returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def close(self) -> None:
+        if self._loop is not None and self._loop.is_closed():
+            self._pipes = {}  # nobody can be told of their end; they are closed when they are collected
+        super().close()
 
 
 class Children:
@@ -45,39 +69,40 @@ class Children:
         self._loop = loop
         self._pidfds: set[int] = set()
 
-    def watch(self, pid: int, exited: Exited) -> None:
-        """Call exited(pid, returncode) in the loop's thread when the child has ended, and reap it."""
+    def watch(self, process: subprocess.Popen[bytes], exited: Exited) -> None:
+        """Call exited(returncode) in the loop's thread when the child has ended, and reap it."""
+        pid = process.pid
         try:
             pidfd = os.pidfd_open(pid)
         except OSError:
             name = f"aioqemu-waitpid-{pid}"
-            threading.Thread(target=self._wait, args=(pid, exited), name=name, daemon=True).start()
+            threading.Thread(target=self._wait, args=(process, exited), name=name, daemon=True).start()
             return
         self._pidfds.add(pidfd)
         try:
-            self._loop._add_reader(pidfd, self._ended, pidfd, pid, exited)
+            self._loop._add_reader(pidfd, self._ended, pidfd, process, exited)
         except BaseException:
             self._forget(pidfd)
             raise
 
-    def _ended(self, pidfd: int, pid: int, exited: Exited) -> None:
+    def _ended(self, pidfd: int, process: subprocess.Popen[bytes], exited: Exited) -> None:
         self._loop.remove_reader(pidfd)
         self._forget(pidfd)
-        exited(pid, reap(pid))
+        exited(reap(process))
 
     def _forget(self, pidfd: int) -> None:
         self._pidfds.discard(pidfd)
         os.close(pidfd)
 
-    def _wait(self, pid: int, exited: Exited) -> None:
+    def _wait(self, process: subprocess.Popen[bytes], exited: Exited) -> None:
         """In a thread. Reaping is left to the loop's, so that nobody there sends a signal to a pid of the past."""
         with contextlib.suppress(ChildProcessError):
-            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         try:
-            self._loop.call_soon_threadsafe(lambda: exited(pid, reap(pid)))
+            self._loop.call_soon_threadsafe(lambda: exited(reap(process)))
         except RuntimeError:
-            reap(pid)
-            logger.warning("Loop %r that handles pid %r is closed", self._loop, pid)
+            reap(process)
+            logger.warning("Loop %r that handles pid %r is closed", self._loop, process.pid)
 
     def close(self) -> None:
         """The loop closes: nobody will hear of those that still run."""
@@ -86,11 +111,14 @@ class Children:
             self._forget(pidfd)
 
 
-def reap(pid: int) -> int:
+def reap(process: subprocess.Popen[bytes]) -> int:
     """Wait for a child and return its exit code (negative: a signal's number)."""
+    pid = process.pid
     try:
         _, status = os.waitpid(pid, 0)
     except ChildProcessError:
+        if process.returncode is not None:  # by Popen.poll(), which transport.close() calls
+            return process.returncode
         logger.warning("child process pid %d exit status already read:  will report returncode 255", pid)
         return UNKNOWN_EXIT_CODE
     return os.waitstatus_to_exitcode(status)
@@ -133,13 +161,13 @@ async def make_subprocess_transport(
         # The text of asyncio.
         raise RuntimeError("asyncio.get_child_watcher() is not activated, subprocess support is not installed.")
     waiter = loop.create_future()
-    transport: Any = SubprocessTransport(
-        loop, protocol, args, shell, stdin, stdout, stderr, bufsize, waiter, extra, **kwargs
-    )
-    if watcher is None:
-        loop._children.watch(transport.get_pid(), lambda _, returncode: transport._process_exited(returncode))
-    else:
-        with watcher:
+    with watcher or contextlib.nullcontext():  # a watcher may reap what it does not know yet: not in here
+        transport: Any = SubprocessTransport(
+            loop, protocol, args, shell, stdin, stdout, stderr, bufsize, waiter, extra, **kwargs
+        )
+        if watcher is None:
+            loop._children.watch(transport._proc, transport._process_exited)
+        else:
             watcher.add_child_handler(
                 transport.get_pid(),
                 lambda _, returncode: loop.call_soon_threadsafe(transport._process_exited, returncode),

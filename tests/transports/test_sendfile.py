@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import functools
 import io
-import os
 import socket
 import ssl
 
@@ -246,7 +245,7 @@ class TestMistakes:
     def test_a_text_file(self, run, connect_way, file):
         async def main():
             way = await connect_way()
-            with open(file.name) as text, pytest.raises(ValueError, match="^file should be opened in binary mode$"):
+            with open(file.name) as text, pytest.raises(ValueError, match=r"^file should be opened in binary mode$"):
                 await way.send(text)
             await way.close()
 
@@ -289,12 +288,12 @@ class TestMistakes:
             protocol = recorder()
             transport, _ = await any_loop.create_connection(lambda: protocol, sock=pairs("tcp")[0])
             transport.close()
-            with pytest.raises(RuntimeError, match="^Transport is closing$"):
+            with pytest.raises(RuntimeError, match=r"^Transport is closing$"):
                 await any_loop.sendfile(transport, file)
             await protocol.until_lost()
             pipe = recorder()
             transport = await write_pipe(pipe_ends[1], pipe)
-            with pytest.raises(RuntimeError, match="^sendfile is not supported for transport "):
+            with pytest.raises(RuntimeError, match=r"^sendfile is not supported for transport "):
                 await any_loop.sendfile(transport, file)
             transport.close()
             await pipe.until_lost()
@@ -443,7 +442,7 @@ class TestInTheMiddle:
             way = await connect_way()
             sending = asyncio.ensure_future(way.send(file))
             await asyncio.sleep(0.01)
-            with open(file.name, "rb") as again, pytest.raises(RuntimeError, match="^Empty waiter is already set$"):
+            with open(file.name, "rb") as again, pytest.raises(RuntimeError, match=r"^Empty waiter is already set$"):
                 await way.send(again)
             assert await way.received(SIZE) == content
             assert await sending == SIZE
