@@ -31,7 +31,7 @@ UNKNOWN_EXIT_CODE = 255
 class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
     """asyncio.SubprocessTransport. Every keyword of Popen goes through."""
 
-    _loop: Loop | None
+    _loop: Any  # None after the end
     _pid: int
     _proc: subprocess.Popen[bytes]
     _returncode: int | None
