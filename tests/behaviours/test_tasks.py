@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import io
+import os
+import subprocess
 import sys
 import threading
 
@@ -240,3 +242,36 @@ class TestIntrospection:
         assert names == ["leaf", "branch"]
         assert waiters in ([True], [])  # main() is not in the group's __aexit__ yet
         assert "branch" in text
+
+
+WAITING = """
+import asyncio, functools, aioqemu_loop
+
+async def deep_inside():
+    asyncio.get_running_loop().call_soon(functools.partial(print, "waiting", flush=True))
+    await asyncio.get_running_loop().create_future()
+
+async def main():
+    async with asyncio.TaskGroup() as group:
+        group.create_task(deep_inside(), name="the named one")
+
+aioqemu_loop.run(main(), fdmon={fdmon!r})
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="python -m asyncio ps came with 3.14")
+@pytest.mark.parametrize("command", ["ps", "pstree"])
+def test_python_m_asyncio_sees_the_tasks_of_another_process(fdmon, command):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
+    code = WAITING.format(fdmon=fdmon)
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stdout.readline() == "waiting\n"
+            asked = [sys.executable, "-m", "asyncio", command, str(child.pid)]
+            result = subprocess.run(asked, capture_output=True, text=True, timeout=30)
+        finally:
+            child.kill()
+    if "ermission" in result.stderr:
+        pytest.skip("another process may not be looked into here")
+    assert result.returncode == 0, result.stderr
+    assert "the named one" in result.stdout and "deep_inside" in result.stdout
