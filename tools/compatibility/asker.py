@@ -57,9 +57,9 @@ class Asker:
         return self.receive()
 
 
-def ask_all(loop_name: str, probes: Sequence[Probe]) -> dict[str, tuple[str, str]]:
+def ask_all(loop_name: str, probes: Sequence[Probe], workers: int | None = None) -> dict[str, tuple[str, str]]:
     """Key of each probe -> (cell, traceback of a "no"). Raises Unavailable."""
-    workers = min(os.cpu_count() or 1, 4, max(len(probes), 1))
+    workers = workers or min(os.cpu_count() or 1, 4)
     idle: queue.SimpleQueue[Asker] = queue.SimpleQueue()
 
     def ask(probe: Probe) -> tuple[str, str]:

@@ -16,7 +16,8 @@ END = "<!-- API table: end -->"
 LONGEST = 72
 INTRODUCTION = """\
 Each row is a probe: a short program in `tools/compatibility/probes/` that does one thing asyncio's documentation
-promises, with real peers, in a process of its own. The cells say what it did here:
+promises, with real peers, in a process of its own. What is not a yes is asked once more, by itself, and the second
+answer stands. The cells say what it did here:
 
 - **yes**: as documented; **no**: the reason, from the exception or the assertion; **crash**: the process ended;
   **hang**: it did not come back; **-**: this Python does not have it.
