@@ -53,15 +53,19 @@ SUITES = (
         ),
         arguments=(
             *("-o", "addopts=", "-o", "asyncio_default_fixture_loop_scope=function", "--ignore=tests/autobahn"),
+            *("--ignore-glob=*/test_benchmarks_*", "-p", "no:codspeed", "-n", "2"),
             *("-m", "not dev_mode and not autobahn and not internal"),
         ),
     ),
     Suite("websockets", ()),
     Suite(
         "uvicorn",
-        ("pytest-mock", "pytest-xdist", "trustme", "cryptography", "httpx2", "a2wsgi", "wsproto", "httptools", "h11"),
+        (
+            *("a2wsgi", "cryptography", "h11", "httptools", "httpx2", "pytest-codspeed", "pytest-mock"),
+            *("pytest-xdist", "trustme", "wsproto"),
+        ),
         extras="[standard]",
-        arguments=("-o", "addopts=",),
+        arguments=("-o", "addopts=", "--ignore=tests/benchmarks"),
     ),
     Suite(
         "asyncssh",
@@ -196,6 +200,8 @@ def row(suite: Suite, version: str, folder: Path, fdmons: list[str]) -> tuple[st
         return f"| {suite.name} {version} | no tests in its sdist |" + " |" * len(fdmons), []
     print(f"{suite.name} {version} on the stdlib's loop", flush=True)
     reference = run(suite, folder, None)
+    if not reference.having("passed"):
+        raise SystemExit(f"{suite.name}: not one test passed on the stdlib's loop; see {BUILD / suite.name}-stdlib.log")
     cells, differences = [describe(reference)], []
     for fdmon in fdmons:
         print(f"{suite.name} {version} on {fdmon}", flush=True)

@@ -7,6 +7,8 @@ pytest-asyncio, anyio's runner, uvicorn's loop factory) comes to it. Without COM
 import asyncio
 import os
 
+import pytest
+
 stdlib_loop = asyncio.SelectorEventLoop
 FDMON = os.environ.get("COMPAT_FDMON")
 made = {"ours": 0, "stdlib": 0}
@@ -43,6 +45,17 @@ def take_its_place():
 count_stdlib_loops()
 if FDMON:
     take_its_place()
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):  # one of pytest-xdist's workers
+        session.config.workeroutput["loops_made"] = made
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    for kind, count in getattr(node, "workeroutput", {}).get("loops_made", {}).items():
+        made[kind] += count
 
 
 def pytest_terminal_summary(terminalreporter):
