@@ -38,8 +38,8 @@ async def send_file(
     """Send `count` bytes (None or 0: all) of the file from `offset` to a socket; returns how many were sent. `fileno`
     is asked anew each time: the socket may be closed, and its number in use for another one.
 
-    The file's position is behind what was sent afterwards, also when this fails or is cancelled. After each call that
-    sent something others get their turn.
+    The file's position is behind what was sent afterwards, also when this fails or is cancelled; where nothing was sent
+    it stays. After each call that sent something others get their turn.
     """
     fd, size = file_to_send(file)
     if not count and not size:
@@ -62,8 +62,9 @@ async def send_file(
             if not count or sent < count:
                 await wait_writable()
     finally:
-        with contextlib.suppress(OSError):
-            os.lseek(fd, offset + sent, os.SEEK_SET)
+        if sent:
+            with contextlib.suppress(OSError):
+                os.lseek(fd, offset + sent, os.SEEK_SET)
     return sent
 
 

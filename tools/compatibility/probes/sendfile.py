@@ -112,6 +112,32 @@ async def refusals():
         await raised_by(RuntimeError, loop.sendfile(transport, file))
 
 
+@probe("sendfile refuses text files, and offsets and counts that make no sense, with ValueError", promised=False)
+async def arguments():
+    loop = asyncio.get_running_loop()
+    transport, _, _peer = await connected()
+    with folder() as where, file_in(where) as file:
+        with open(where / "file", encoding="latin-1") as text:
+            await raised_by(ValueError, loop.sendfile(transport, text))
+        for offset, count in ((0, 0), (0, -1), (-1, None)):
+            await raised_by(ValueError, loop.sendfile(transport, file, offset, count))
+            await raised_by(ValueError, loop.sock_sendfile(tcp_pair()[0], file, offset, count))
+        assert file.tell() == 0
+    transport.close()
+
+
+@probe("sendfile from the end of the file on sends nothing and leaves the position alone", promised=False)
+async def at_end():
+    loop = asyncio.get_running_loop()
+    transport, _, _peer = await connected()
+    with folder() as where, file_in(where) as file:
+        for offset in (len(CONTENT), len(CONTENT) + 10):
+            assert await loop.sendfile(transport, file, offset) == 0
+            assert await loop.sock_sendfile(tcp_pair()[0], file, offset) == 0
+            assert file.tell() == 0
+    transport.close()
+
+
 @probe("the peer goes away during sendfile: an OSError")
 async def broken():
     transport, _, peer = await connected(receive_buffer=4096)
