@@ -16,6 +16,8 @@ from typing import IO, Any
 
 # os.sendfile() takes no count that does not fit ssize_t.
 CHUNK_MAX = min(sys.maxsize, 1 << 62)
+# Up to 3.13 asyncio leaves the file's position alone where nothing was sent.
+MOVES_ALWAYS = sys.version_info >= (3, 14)
 
 
 def file_to_send(file: IO[bytes]) -> tuple[int, int]:
@@ -38,8 +40,8 @@ async def send_file(
     """Send `count` bytes (None or 0: all) of the file from `offset` to a socket; returns how many were sent. `fileno`
     is asked anew each time: the socket may be closed, and its number in use for another one.
 
-    The file's position is behind what was sent afterwards, also when this fails or is cancelled; where nothing was sent
-    it stays. After each call that sent something others get their turn.
+    The file's position is behind what was sent afterwards, also when this fails or is cancelled. After each call that
+    sent something others get their turn.
     """
     fd, size = file_to_send(file)
     if not count and not size:
@@ -62,7 +64,7 @@ async def send_file(
             if not count or sent < count:
                 await wait_writable()
     finally:
-        if sent:
+        if sent or MOVES_ALWAYS:
             with contextlib.suppress(OSError):
                 os.lseek(fd, offset + sent, os.SEEK_SET)
     return sent

@@ -126,7 +126,7 @@ async def arguments():
     transport.close()
 
 
-@probe("sendfile from the end of the file on sends nothing and leaves the position alone", promised=False)
+@probe("sendfile from the end of the file on sends nothing", promised=False)
 async def at_end():
     loop = asyncio.get_running_loop()
     transport, _, _peer = await connected()
@@ -134,7 +134,7 @@ async def at_end():
         for offset in (len(CONTENT), len(CONTENT) + 10):
             assert await loop.sendfile(transport, file, offset) == 0
             assert await loop.sock_sendfile(tcp_pair()[0], file, offset) == 0
-            assert file.tell() == 0
+            assert file.tell() == (offset if sys.version_info >= (3, 14) else 0)
     transport.close()
 
 
