@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import sys
 
 from tools.certificates import localhost_tls
 from tools.compatibility.peers import (
