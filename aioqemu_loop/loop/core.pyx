@@ -141,7 +141,11 @@ cdef class LoopCore:
 
     cdef bint unwatch(self, object fd, bint write) except -1:
         cdef Runnable old
-        cdef int number = self.context.number_of(fd)
+        cdef int number
+        try:
+            number = self.context.number_of(fd)
+        except OverflowError:  # no fd is that large
+            return False
         self.refuse_transport(fd)
         if self._closed:
             return False

@@ -347,6 +347,8 @@ class TestErrors:
             any_loop.add_reader(1 << 29, print)
         with pytest.raises((OverflowError, ValueError)):
             any_loop.add_reader(1 << 40, print)
+        assert any_loop.remove_reader(1 << 40) is False
+        assert any_loop.remove_writer(1 << 29) is False
 
     def test_a_regular_file(self, loop, fdmon, turn):
         """poll(2) watches it: always ready. epoll refuses, and so does io_uring here, in the same words."""
