@@ -7,12 +7,15 @@ Compiled classes cannot inherit from asyncio.Transport (slots; a crash), so each
 Python class which does: isinstance() is True.
 """
 
+from posix.fcntl cimport F_GETFD, fcntl
+
 import socket
 import warnings
 from asyncio import futures
 from asyncio.log import logger
 
 from aioqemu_loop.context.aio_context cimport AioContext
+from aioqemu_loop.system.libc cimport EBADF
 from aioqemu_loop.transports.engine cimport Engine, Sink
 
 cdef extern from "Python.h":
@@ -147,6 +150,11 @@ cdef class BaseTransport(Sink):
     cdef int fatal_error(self, object exc, str message) except -1:
         """End with `exc`. Errors of the connection are nothing for the exception handler."""
         self.log_fatal(exc, message, isinstance(exc, OSError))
+        if isinstance(exc, OSError) and exc.errno == EBADF and self.fd >= 0 and fcntl(self.fd, F_GETFD) < 0:
+            # Closed by somebody else, not just opened for the other direction. The number may be a new connection's
+            # before connection_lost() is called: closing it then would be wrong.
+            self.engine.detach()
+            return self.fd_lost()
         return self.force_close(exc)
 
     cdef int log_fatal(self, object exc, str message, bint quietly) except -1:
@@ -181,10 +189,12 @@ cdef class BaseTransport(Sink):
         try:
             self.protocol.connection_lost(exc)
         finally:
-            self.release_fd()
-            self.protocol = None
-            self._loop = None
-            self.let_go()
+            try:
+                self.release_fd()  # raises EBADF where somebody has closed it
+            finally:
+                self.protocol = None
+                self._loop = None
+                self.let_go()
 
     cdef int fd_lost(self) except -1:
         """Somebody closed the fd and it is another file now. End without touching it."""

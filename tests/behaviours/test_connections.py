@@ -81,7 +81,7 @@ class Accepting:
 
     async def stop(self):
         self.server.close()
-        await asyncio.sleep(0)
+        await self.server.wait_closed()
 
 
 def number_of(transport):
@@ -91,7 +91,7 @@ def number_of(transport):
 class TestReusedNumbers:
     """Somebody closes the fd of a transport, and a new connection of the loop gets the number."""
 
-    @pytest.mark.parametrize("moment", ["idle", "paused"])
+    @pytest.mark.parametrize("moment", ["idle", "paused", "blocked", "closing"])
     def test_no_byte_for_the_old_peer_reaches_the_new_one(self, loop, moment):
         async def main():
             accepting = Accepting(loop)
@@ -100,6 +100,11 @@ class TestReusedNumbers:
             number = number_of(old)
             if moment == "paused":
                 old.pause_reading()
+            if moment in ("blocked", "closing"):
+                while not old.get_write_buffer_size():
+                    old.write(b"CANARY" * 200_000)
+            if moment == "closing":
+                old.close()
             holes = fill_holes(number)
             new, new_protocol, new_peer = await accepting.connection(lambda: os.close(number))
             assert number_of(new) == number
