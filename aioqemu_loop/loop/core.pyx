@@ -10,7 +10,6 @@ from libc.stdint cimport INT64_MAX, int64_t
 import sys
 from asyncio import base_events, format_helpers
 from asyncio.futures import Future
-from asyncio.log import logger
 
 from aioqemu_loop.context.aio_context cimport AioContext, as_fd
 from aioqemu_loop.context.handle cimport Handle, TimerHandle, new_handle, new_threadsafe_handle, new_timer_handle
@@ -200,7 +199,8 @@ cdef class LoopCore:
         context.enter()
         try:
             while True:
-                context.slow_ns = int(self.slow_callback_duration * 1e9) if self._debug else 0
+                # 0 switches timing off, and a duration of 0 means every callback.
+                context.slow_ns = seconds_to_ns(max(self.slow_callback_duration, 1e-9)) if self._debug else 0
                 context.turn(not self._stopping)
                 if self._stopping:
                     break
@@ -215,4 +215,4 @@ cdef class LoopCore:
         self._current_handle = source if took_ns < 0 and isinstance(source, Handle) else None
         if took_ns > 0:
             name = base_events._format_handle(source) if isinstance(source, Handle) else repr(source)
-            logger.warning("Executing %s took %.3f seconds", name, took_ns / 1e9)
+            base_events.logger.warning("Executing %s took %.3f seconds", name, took_ns / 1e9)

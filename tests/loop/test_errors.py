@@ -186,6 +186,15 @@ class TestDebug:
         assert "slow(5)" in messages[0] and "created at" in messages[0]
         assert messages[0].split(" took ")[1].endswith(" seconds")
 
+    @pytest.mark.parametrize(("duration", "told"), [(0, 2), (0.0, 2), (float("inf"), 0)])
+    def test_every_callback_is_slow_at_a_duration_of_0_and_none_at_infinity(self, any_loop, caplog, duration, told):
+        any_loop.set_debug(True)
+        any_loop.slow_callback_duration = duration
+        any_loop.call_soon(str)
+        any_loop.call_soon(any_loop.stop)
+        any_loop.run_forever()
+        assert len([record for record in caplog.records if "Executing" in record.getMessage()]) == told
+
     def test_source_traceback_ends_at_the_caller(self, any_loop):
         any_loop.set_debug(True)
         for handle in (
