@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import threading
 import warnings
 from asyncio import base_subprocess, events
@@ -157,11 +158,14 @@ async def make_subprocess_transport(
 ) -> SubprocessTransport:
     """Start a child and return its transport when its pipes are connected."""
     watcher = chosen_watcher()
-    if watcher is not None and not watcher.is_active():
-        # The text of asyncio.
-        raise RuntimeError("asyncio.get_child_watcher() is not activated, subprocess support is not installed.")
-    waiter = loop.create_future()
-    with watcher or contextlib.nullcontext():  # a watcher may reap what it does not know yet: not in here
+    # A watcher may reap what it does not know yet: not in here.
+    with watcher or contextlib.nullcontext() as entered:
+        if sys.version_info < (3, 12):  # from then on asyncio asks the watcher itself
+            watcher = entered
+        if watcher is not None and not watcher.is_active():
+            # The text of asyncio.
+            raise RuntimeError("asyncio.get_child_watcher() is not activated, subprocess support is not installed.")
+        waiter = loop.create_future()
         transport: Any = SubprocessTransport(
             loop, protocol, args, shell, stdin, stdout, stderr, bufsize, waiter, extra, **kwargs
         )
