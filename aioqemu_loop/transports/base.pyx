@@ -64,6 +64,8 @@ cdef class BaseTransport(Sink):
         info.append(f"fd={self.engine.fd}")
         if self._loop is not None and not self._loop.is_closed():
             info += self._repr_io()
+        elif self.fd >= 0:
+            info.append("open")
         return f"<{' '.join(info)}>"
 
     # -- protocol and extra information --

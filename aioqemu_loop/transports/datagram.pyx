@@ -108,6 +108,10 @@ cdef class DatagramTransport(FlowControlledTransport):
     def __class__(self):
         return SocketDatagramTransport
 
+    @property
+    def _sock(self):
+        return self.file
+
     def _repr_io(self):
         reading, writing = "polling" if self.is_reading() else "idle", "polling" if self.queue else "idle"
         return [f"read={reading}", f"write=<{writing}, bufsize={self.size}>"]

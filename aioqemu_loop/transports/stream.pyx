@@ -46,6 +46,10 @@ cdef class StreamTransport(WritingTransport):
     def __class__(self):
         return SocketTransport
 
+    @property
+    def _sock(self):
+        return self.get_socket() if self.fd >= 0 else None
+
     def _repr_io(self):
         return [f"read={'polling' if self.is_reading() else 'idle'}", *WritingTransport._repr_io(self)]
 
