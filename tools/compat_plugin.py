@@ -32,6 +32,7 @@ def take_its_place():
             made["ours"] += 1
             super().__init__(FDMON)
 
+    SelectorEventLoop.__name__ = stdlib_loop.__name__  # it stands in the names of tests
     asyncio.SelectorEventLoop = SelectorEventLoop
     if hasattr(asyncio, "EventLoop"):
         asyncio.EventLoop = SelectorEventLoop
