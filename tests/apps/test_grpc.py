@@ -9,6 +9,7 @@ import pytest
 grpc = pytest.importorskip("grpc")
 aio = pytest.importorskip("grpc.aio")
 
+HAS_FDS_OF_ITS_OWN = True  # its core's epoll sets, which it closes some time later, on any loop
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
