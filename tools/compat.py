@@ -43,6 +43,10 @@ SUITES = (
         "anyio",
         ("blockbuster", "hypothesis", "psutil", "pytest-mock", "pytest-timeout", "trustme", "truststore", "coverage"),
         arguments=("-m", "not network"),
+        excluded={
+            "test_asyncio_run_does_not_leak_event_loop": "a race with anyio's worker thread, which has the loop until "
+            "it ends: in 100 runs the loop was gone at once in 49 to 62 on the stdlib's, 29 to 38 on this one"
+        },
     ),
     Suite(
         "aiohttp",
