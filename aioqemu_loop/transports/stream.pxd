@@ -12,6 +12,7 @@ cdef class StreamTransport(WritingTransport):
     cdef int kind
     cdef int proto
     cdef bint buffered
+    cdef bint tls
     cdef bint view_held
     cdef bint eof_sent
     cdef bint eof_done
@@ -23,6 +24,7 @@ cdef class StreamTransport(WritingTransport):
     cdef int release_view(self) except -1
     cdef int wake_sendfile(self, object exc) except -1
     cdef int end_sendfile(self) except -1
+    cdef int pause_tls(self) except -1
 
 
 cdef StreamTransport new_stream_transport(AioContext context, object loop, int fd, object sock, int family, int kind,

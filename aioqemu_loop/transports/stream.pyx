@@ -12,7 +12,7 @@ from posix.unistd cimport close as close_fd
 import inspect
 import os
 import socket
-from asyncio import base_events, constants, protocols, transports, trsock
+from asyncio import base_events, constants, protocols, sslproto, transports, trsock
 from asyncio.log import logger
 
 from aioqemu_loop.context.aio_context cimport AioContext
@@ -28,6 +28,7 @@ cdef extern from "<sys/socket.h>" nogil:
     enum: SHUT_WR
 
 cdef object BufferedProtocol = protocols.BufferedProtocol
+cdef object SSLProtocol = sslproto.SSLProtocol
 cdef object Socket = socket.socket
 cdef bint ATTACH_TAKES_TRANSPORT = "transport" in inspect.signature(base_events.Server._attach).parameters
 
@@ -58,6 +59,7 @@ cdef class StreamTransport(WritingTransport):
     def set_protocol(self, protocol):
         self.protocol = protocol
         self.buffered = isinstance(protocol, BufferedProtocol)
+        self.tls = isinstance(protocol, SSLProtocol)
 
     cdef int lookup(self, str name) except -1:
         if name == "sockname":
@@ -251,11 +253,23 @@ cdef class StreamTransport(WritingTransport):
 
     cdef int schedule_connection_lost(self, object exc) except -1:
         self.end_sendfile()
+        if exc is not None:
+            self.pause_tls()
         return WritingTransport.schedule_connection_lost(self, exc)
 
     cdef int fd_lost(self) except -1:
         self.end_sendfile()
+        if not self._conn_lost:
+            self.pause_tls()
         return WritingTransport.fd_lost(self)
+
+    cdef int pause_tls(self) except -1:
+        """The connection broke, which asyncio's TLS transport does not tell by is_closing() before 3.14 (3.13.1, 3.12.8).
+        Who writes and awaits drain() in turn would never suspend, and connection_lost() never be called."""
+        if self.tls and not self._protocol_paused:
+            self._protocol_paused = True
+            self.protocol.pause_writing()
+        return 0
 
     cdef int release_fd(self) except -1:
         if self.fd >= 0:

@@ -40,6 +40,45 @@ def serve(tls):
     return make
 
 
+@pytest.mark.parametrize("way", ["close", "abort"])
+def test_a_writer_that_never_has_to_wait_hears_of_the_end(loop, serve, tls, way):
+    """drain() suspends only where writing is paused or the transport is closing, which asyncio's TLS transport does not
+    tell before 3.14 when the connection broke: the loop would never get to call connection_lost()."""
+    writes_max = 20_000  # 280 MB to a peer that has long gone
+    outcomes = []
+
+    async def pour(reader, writer):
+        for _ in range(writes_max):
+            writer.write(b"piece of data " * 1000)
+            try:
+                await writer.drain()
+            except ConnectionError:
+                break
+        else:
+            outcomes.append("never told")
+        writer.close()
+        ended.set()
+
+    async def main():
+        server = await serve(pour)
+        for amount in range(100_000, 400_000, 6_000):  # it takes a certain order of events
+            ended.clear()
+            reader, writer = await asyncio.open_connection(*address_of(server), ssl=tls[1], server_hostname="localhost")
+            got = 0
+            while got < amount:
+                got += len(await reader.read(65536))
+            if way == "abort":
+                writer.transport.abort()
+            else:
+                writer.close()
+            await ended.wait()
+        await shut(server)
+
+    ended = asyncio.Event()
+    loop.run_until_complete(main())
+    assert not outcomes
+
+
 class TestTls:
     def test_five_megabytes_there_and_back(self, run, tls, serve):
         blob = os.urandom(5_000_000)
