@@ -67,7 +67,7 @@ class TestCommunicate:
 
         run(main())
 
-    def test_a_program_that_does_not_read_its_input(self, run):
+    def test_a_program_that_does_not_read_its_input(self, run, broken_pipes_are_told):
         async def main():
             process = await asyncio.create_subprocess_exec("true", stdin=PIPE)
             assert await process.communicate(bytes(1_000_000)) == (None, None)

@@ -110,7 +110,7 @@ class TestCancelled:
 
         run(main())
 
-    def test_communicate(self, run):
+    def test_communicate(self, run, broken_pipes_are_told):
         async def main():
             process = await sleeper(stdin=PIPE, stdout=PIPE, stderr=PIPE)
             with pytest.raises(asyncio.TimeoutError):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import sys
 import termios
 import tty
 
@@ -227,6 +228,13 @@ def turns():
             await asyncio.sleep(0)
 
     return wait
+
+
+@pytest.fixture
+def reading_can_be_paused(stdlib_is_wrong):
+    """For tests that pause reading from datagram endpoints, or ask pipes whether they read."""
+    if sys.version_info < (3, 11):
+        stdlib_is_wrong((3, 0), "came with 3.11")
 
 
 def tcp_pair():

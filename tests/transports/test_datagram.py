@@ -482,7 +482,7 @@ class TestOptions:
 
 
 class TestTheRest:
-    def test_extra_information(self, run, datagram_recorder, listening):
+    def test_extra_information(self, run, datagram_recorder, listening, reading_can_be_paused):
         async def main():
             protocol = datagram_recorder()
             transport, address = await listening("v4", protocol)

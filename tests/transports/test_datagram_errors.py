@@ -178,7 +178,7 @@ class TestExceptionsOfTheProtocol:
         run(main())
 
     @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
-    def test_an_exit_leaves_the_loop_and_nothing_is_lost(self, any_loop, run, kind, open_pair):
+    def test_an_exit_leaves_the_loop_and_nothing_is_lost(self, any_loop, run, kind, open_pair, reading_can_be_paused):
         def fail(self, data):
             if data == b"2":
                 raise kind("from the protocol")
@@ -331,7 +331,7 @@ class TestTheEnd:
 
         run(main())
 
-    def test_pause_and_resume_reading(self, run, open_pair):
+    def test_pause_and_resume_reading(self, run, open_pair, reading_can_be_paused):
         def pause(self, data):
             if data == b"1":
                 self.transport.pause_reading()
@@ -360,7 +360,7 @@ class TestTheEnd:
 
         run(main())
 
-    def test_paused_in_connection_made(self, run, open_pair):
+    def test_paused_in_connection_made(self, run, open_pair, reading_can_be_paused):
         async def main():
             protocol, transport, peer = await open_pair(connection_made=lambda self: self.transport.pause_reading())
             peer.send(b"x")

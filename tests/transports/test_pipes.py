@@ -10,7 +10,7 @@ import pytest
 
 
 class TestReading:
-    def test_data_then_the_end(self, run, ends, read_pipe, recorder):
+    def test_data_then_the_end(self, run, ends, read_pipe, recorder, reading_can_be_paused):
         reader, writer = ends
 
         async def main():
@@ -69,7 +69,7 @@ class TestReading:
 
         run(main())
 
-    def test_pause_and_resume(self, run, ends, read_pipe, recorder, turns):
+    def test_pause_and_resume(self, run, ends, read_pipe, recorder, turns, reading_can_be_paused):
         reader, writer = ends
 
         async def main():
@@ -92,7 +92,7 @@ class TestReading:
 
         run(main())
 
-    def test_paused_in_connection_made(self, run, pipe_ends, read_pipe, recorder, turns):
+    def test_paused_in_connection_made(self, run, pipe_ends, read_pipe, recorder, turns, reading_can_be_paused):
         reader, writer = pipe_ends
 
         async def main():
