@@ -23,8 +23,22 @@ from aioqemu_loop.system.atomics cimport aio_cpu_relax, aio_fence, aio_load_rela
 from aioqemu_loop.system.libc cimport POLLNVAL, clock_ns
 from aioqemu_loop.system.process cimport process_mark, same_process
 
+cdef extern from *:
+    """
+    #include <sched.h>
+    /* Whether this interpreter has threads besides the one that calls. */
+    static inline int aio_other_threads(void) {
+        return PyThreadState_Next(PyInterpreterState_ThreadHead(PyInterpreterState_Get())) != NULL;
+    }
+    """
+    bint aio_other_threads()
+    int sched_yield() nogil
+
 # While work is ready the monitor is looked at again after this much time, so that fds and signals never starve.
 cdef int64_t LOOK_EVERY_NS = 100_000
+# The same where other threads may be waiting for the GIL, which a look lets go of: a busy loop would else make each
+# of them wait for the interpreter's switch interval (5 ms) at every hop.
+cdef int64_t SHARED_LOOK_EVERY_NS = 10_000
 # QEMU's POLL_GROW start and factor: the first spin is this long, each step doubles it.
 cdef int64_t POLL_FIRST_NS = 4_000
 cdef int64_t POLL_GROW = 2
@@ -123,7 +137,8 @@ cdef class ContextCore:
     cdef bint must_look(self) except *:
         """Whether to look although there is no time to sleep: always at first, then when it costs nothing, or when
         the last look was too long ago."""
-        return self.look_now or self.monitor.need_wait() or clock_ns() - self.looked_ns >= LOOK_EVERY_NS
+        cdef int64_t patience = SHARED_LOOK_EVERY_NS if aio_other_threads() else LOOK_EVERY_NS
+        return self.look_now or self.monitor.need_wait() or clock_ns() - self.looked_ns >= patience
 
     cdef int look(self, int64_t timeout_ns) except -1:
         """Ask the monitor; the only place that sleeps."""
@@ -139,6 +154,9 @@ cdef class ContextCore:
             aio_fence()  # pairs with the one in Wakeup.notify()
             if aio_load_relaxed(&self.wakeup.notified):
                 timeout_ns = 0
+        elif aio_other_threads():
+            with nogil:
+                sched_yield()
         try:
             self.monitor.wait(self.ready_list, timeout_ns)
         finally:

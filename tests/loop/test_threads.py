@@ -5,6 +5,7 @@ import gc
 import os
 import signal
 import socket
+import statistics
 import sys
 import threading
 import warnings
@@ -29,6 +30,34 @@ class TestThreads:
         thread.start()
         thread.join()
         assert result == [5]
+
+    def test_a_busy_loop_lets_other_threads_run(self, any_loop):
+        """It lets go of the GIL when it looks, not only when the interpreter asks for it: 50 ms here, 5 by default."""
+        interval = sys.getswitchinterval()
+        turns = []
+
+        async def main():
+            busy = True
+
+            async def spin():
+                while busy:
+                    turns[-1] += 1
+                    await asyncio.sleep(0)
+
+            turns.append(0)
+            spinning = any_loop.create_task(spin())
+            for _ in range(30):
+                turns.append(0)
+                await any_loop.run_in_executor(None, threading.get_ident)
+            busy = False
+            await spinning
+
+        sys.setswitchinterval(0.05)
+        try:
+            any_loop.run_until_complete(main())
+        finally:
+            sys.setswitchinterval(interval)
+        assert statistics.median(turns[1:]) < 10_000  # where it waits for the interpreter: 30,000 and more
 
     def test_a_loop_moves_from_thread_to_thread_with_its_readers(self, any_loop):
         a, b = socket.socketpair()
