@@ -6,6 +6,7 @@ import asyncio
 import functools
 import gc
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +18,12 @@ import aioqemu_loop
 
 BACKENDS = ("io_uring", "epoll", "poll")
 PATIENCE = 15.0  # seconds until a wait is a failure
+
+
+def pytest_configure() -> None:
+    """A shell that starts the tests in the background has SIGINT ignored, and children inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
