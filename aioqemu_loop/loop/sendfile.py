@@ -54,8 +54,10 @@ async def send_file(
             except (BlockingIOError, InterruptedError):
                 got = -1
             except OSError as exc:
+                if sent and exc.errno == errno.ENOTCONN:  # ended in the middle of it; ENOTCONN is no ConnectionError
+                    raise ConnectionError(errno.ENOTCONN, "socket is not connected") from exc
                 if sent:
-                    raise _as_connection_error(exc) from exc.__cause__
+                    raise
                 # Mostly a file that cannot be mapped: copying shows whether it is the connection.
                 raise exceptions.SendfileNotAvailableError("os.sendfile call failed") from exc
             if got == 0:
@@ -68,12 +70,3 @@ async def send_file(
             with contextlib.suppress(OSError):
                 os.lseek(fd, offset + sent, os.SEEK_SET)
     return sent
-
-
-def _as_connection_error(exc: OSError) -> OSError:
-    """The connection ended in the middle of it: sendfile says ENOTCONN, which is no ConnectionError."""
-    if exc.errno != errno.ENOTCONN:
-        return exc
-    new = ConnectionError(errno.ENOTCONN, "socket is not connected")
-    new.__cause__ = exc
-    return new
