@@ -7,14 +7,16 @@ PYTHONS := 3.10 3.11 3.12 3.13 3.14
 # What pip gets besides the package; test-all leaves the applications to the default Python.
 GROUPS_TEST := --group test --group apps
 PYTEST_ARGS ?=
+# Most tests wait for the kernel or for a child: twice as many at once as there are processors.
+TESTERS ?= $(shell expr 2 '*' `nproc`)
 
 .PHONY: demo test test-all test-core bench compat api-table lint build debian clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
 
-# The suite has deadlines, and machines are shared: what failed is run once more by itself. Twice is a failure.
-PYTEST = $(BIN)/python -m pytest -q $(PYTEST_ARGS)
+# The suite has deadlines, and machines are shared: what failed is run once more, one by one. Twice is a failure.
+PYTEST = $(BIN)/python -m pytest -q -n $(TESTERS) $(PYTEST_ARGS)
 AGAIN = $(BIN)/python -m pytest $(PYTEST_ARGS) --last-failed --last-failed-no-failures=none
 
 test: debian $(VENV)/.test

@@ -50,6 +50,12 @@ def streams(request):
         yield sockets
 
 
+@pytest.fixture
+def has_datagram_calls(any_loop):
+    if not hasattr(any_loop, "sock_recvfrom"):
+        pytest.skip("asyncio has sock_recvfrom, sock_recvfrom_into and sock_sendto since 3.11; this loop everywhere")
+
+
 async def started(loop, coroutine):
     """A task that has run until it waits."""
     task = loop.create_task(coroutine)
@@ -117,6 +123,7 @@ class TestReceiving:
 
         run(main())
 
+    @pytest.mark.usefixtures("has_datagram_calls")
     def test_datagrams_with_addresses(self, any_loop, run):
         with udp() as a, udp() as b:
 
@@ -335,6 +342,7 @@ class TestCancelling:
 
 
 class TestWrongUse:
+    @pytest.mark.usefixtures("has_datagram_calls")
     def test_a_blocking_socket_in_debug_mode(self, any_loop, run):
         a, b = socket.socketpair()
         with a, b:
