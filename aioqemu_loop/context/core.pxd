@@ -38,6 +38,7 @@ cdef class ContextCore:
     cdef object on_error
     cdef object on_slow
     cdef int64_t slow_ns
+    cdef object clock
 
     cdef int check_open(self) except -1
     cdef int check_home(self) except -1
@@ -46,6 +47,7 @@ cdef class ContextCore:
     cdef int leave(self) except -1
     cdef int settle_waiting(self) except -1
     cdef int turn(self, bint blocking) except -1
+    cdef int64_t now_ns(self) except? -1
     cdef int64_t timeout_ns(self) except? -2
     cdef bint must_look(self) except *
     cdef int look(self, int64_t timeout_ns) except -1

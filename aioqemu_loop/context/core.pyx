@@ -120,7 +120,7 @@ cdef class ContextCore:
         if timeout != 0 or self.must_look():
             self.look(timeout)
         if self.timers.size:
-            self.timers.move_due(clock_ns(), self.ready)
+            self.timers.move_due(self.now_ns(), self.ready)
         return self.run_batch()
 
     cdef int64_t timeout_ns(self) except? -2:
@@ -131,8 +131,12 @@ cdef class ContextCore:
         if not self.timers.pending():
             return -1
         when = self.timers.heap[0].when_ns
-        now = clock_ns()
+        now = self.now_ns()
         return when - now if when > now else 0
+
+    cdef int64_t now_ns(self) except? -1:
+        """The time that timers go by."""
+        return clock_ns() if self.clock is None else self.clock()
 
     cdef bint must_look(self) except *:
         """Whether to look although there is no time to sleep: always at first, then when it costs nothing, or when

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Path = str | bytes | os.PathLike[str]
 # asyncio removes the socket file of a server that it closes from 3.13 on.
 CLEANUP_SOCKET = sys.version_info >= (3, 13)
+# Detectors of blocking calls replace os.stat, and allow those that asyncio makes at these places.
+_status = os.stat
 
 
 def tls_timeouts(handshake: float | None, shutdown: float | None) -> dict[str, Any]:
@@ -90,15 +92,15 @@ async def create_unix_connection(
 
 
 def _bind(path: str | bytes) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     if not _is_abstract(path):
         try:
-            if stat.S_ISSOCK(os.stat(path).st_mode):
+            if stat.S_ISSOCK(_status(path).st_mode):
                 os.remove(path)
         except FileNotFoundError:
             pass
         except OSError as exc:
             logger.error("Unable to check or remove stale UNIX socket %r: %r", path, exc)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.bind(path)
     except OSError as exc:
@@ -139,7 +141,7 @@ async def create_unix_server(
         address = sock.getsockname()
         if address and not _is_abstract(address):
             with contextlib.suppress(FileNotFoundError):
-                loop._unix_server_sockets[sock] = os.stat(address).st_ino
+                loop._unix_server_sockets[sock] = _status(address).st_ino
     sock.setblocking(False)
     timeouts = tls_timeouts(ssl_handshake_timeout, ssl_shutdown_timeout).values()
     server = base_events.Server(loop, [sock], protocol_factory, ssl, backlog, *timeouts)
@@ -152,7 +154,7 @@ async def create_unix_server(
 def remove_socket_file(path: str, inode: int) -> None:
     """Remove a closed server's socket file, if it is still that server's."""
     try:
-        if os.stat(path).st_ino == inode:
+        if _status(path).st_ino == inode:
             os.unlink(path)
     except FileNotFoundError:
         pass

@@ -9,8 +9,11 @@ import sys
 import threading
 import time
 import weakref
+from unittest import mock
 
 import pytest
+
+import aioqemu_loop
 
 VAR = contextvars.ContextVar("VAR", default="default")
 
@@ -267,6 +270,60 @@ class TestTimers:
         del token
         turn(loop)
         assert ref() is None
+
+
+class TestAnotherClock:
+    """Tests of timeouts put their own function in the place of loop.time()."""
+
+    def test_timers_go_by_a_replaced_time(self, any_loop, turn):
+        now = any_loop.time()
+        ran = []
+        with mock.patch.object(any_loop, "time", lambda: now):
+            handle = any_loop.call_later(600, ran.append, "later")
+            assert handle.when() == now + 600
+            turn(any_loop)
+            now += 599.999
+            turn(any_loop)
+            assert not ran
+            now += 0.001
+            turn(any_loop)
+            assert ran == ["later"]
+        assert any_loop.time() == pytest.approx(time.monotonic(), abs=60)
+        any_loop.call_later(600, ran.append, "not yet")
+        any_loop.call_later(0, ran.append, "again")
+        turn(any_loop)
+        assert ran == ["later", "again"]
+
+    def test_a_subclass_with_a_time_of_its_own(self, fdmon, turn):
+        class Simulated(aioqemu_loop.Loop):
+            now = 1000.5
+
+            def time(self):
+                return self.now
+
+        loop = Simulated(fdmon)
+        ran = []
+        with contextlib.closing(loop):
+            loop.call_at(2000, ran.append, "at")
+            loop.call_later(1, ran.append, "later")
+            turn(loop)
+            assert ran == []
+            loop.now = 1001.5
+            turn(loop)
+            assert ran == ["later"]
+            loop.now = 2000
+            turn(loop)
+        assert ran == ["later", "at"]
+
+    def test_a_time_that_fails_comes_out_of_run_forever(self, any_loop, monkeypatch, turn):
+        def broken():
+            raise ZeroDivisionError
+
+        any_loop.call_later(600, callback)
+        with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+            patch.setattr(any_loop, "time", broken)
+            turn(any_loop)
+        turn(any_loop)
 
 
 class TestThreadsafe:

@@ -104,6 +104,16 @@ class TestFiles:
 
         run(main())
 
+    def test_a_detector_of_blocking_calls_does_not_mind(self, loop, tmp_path, monkeypatch):
+        def refuse(path):
+            raise RuntimeError(f"blocking call: os.stat({path!r})")
+
+        async def main():
+            await shut(await loop.create_unix_server(Echo, str(tmp_path / "s")))
+
+        monkeypatch.setattr(os, "stat", refuse)
+        loop.run_until_complete(main())
+
     def test_a_file_that_is_no_socket_is_not_touched(self, run, tmp_path):
         async def main():
             path = tmp_path / "s"
