@@ -12,7 +12,8 @@ from aioqemu_loop.system.process cimport same_process
 
 import threading
 
-from aioqemu_loop.context.fdmons import make_fdmon, poll_max_ns_or_default
+from aioqemu_loop.context.fdmons import make_fdmon
+from aioqemu_loop.context.poll_params import checked_factor, poll_max_ns_or_default
 
 
 cdef class WakeupHandler(AioHandler):
@@ -38,7 +39,7 @@ cdef class AioContext(ContextCore):
 
     def __cinit__(self, fdmon="auto", poll_max_ns=None):
         self.closed = True  # until everything is there
-        self.poll_max_ns = poll_max_ns_or_default(poll_max_ns)
+        self.poll_mode.set_params(poll_max_ns_or_default(poll_max_ns), 0, 0)
         self.handlers = {}
         self.monitor = make_fdmon(fdmon)
         cdef WakeupHandler handler = WakeupHandler()
@@ -179,10 +180,29 @@ cdef class AioContext(ContextCore):
         """QEMU's aio_compute_timeout: how long a blocking poll may sleep, in ns; -1 without limit."""
         return self.timeout_ns()
 
-    def set_poll_params(self, max_ns):
-        """Longest busy polling before the context sleeps, in ns; 0 switches it off."""
-        self.poll_max_ns = poll_max_ns_or_default(max_ns)
-        self.poll_ns = 0
+    def set_poll_params(self, max_ns, grow=0, shrink=0):
+        """QEMU's aio_context_set_poll_params: busy polling before the context sleeps.
+
+        max_ns: the longest, 0 switches it off, None takes the default; grow: the factor while events come that soon,
+        0 means 2; shrink: the divisor when they do not, 0 means not at all for now. Raises TypeError or ValueError.
+        """
+        self.poll_mode.set_params(
+            poll_max_ns_or_default(max_ns), checked_factor("grow", grow), checked_factor("shrink", shrink)
+        )
+
+    @property
+    def poll_max_ns(self):
+        """Longest busy polling, in ns."""
+        return self.poll_mode.max_ns
+
+    @property
+    def poll_ns(self):
+        """How long the next busy polling may be, in ns."""
+        return self.poll_mode.ns
+
+    def poll_counters(self):
+        """(times of busy polling, those in which something came, ns spent in all)."""
+        return self.poll_mode.spins, self.poll_mode.hits, self.poll_mode.spent_ns
 
     def close(self):
         """Give everything back. Handlers, timers and bottom halves are forgotten; their fds stay open.

@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t, uint32_t
 
 from aioqemu_loop.context.notifier cimport Wakeup
+from aioqemu_loop.context.poll_mode cimport PollMode
 from aioqemu_loop.context.ready cimport ReadyQueue
 from aioqemu_loop.context.sources cimport Flushable
 from aioqemu_loop.context.timers cimport TimerHeap
@@ -31,9 +32,7 @@ cdef class ContextCore:
     cdef list flush_more
     cdef list settling
     cdef char *scratch
-    # Poll mode, QEMU's names.
-    cdef readonly int64_t poll_max_ns
-    cdef readonly int64_t poll_ns
+    cdef PollMode poll_mode
     # The loop on top, if there is one, sets these.
     cdef object on_error
     cdef object on_slow
@@ -51,8 +50,6 @@ cdef class ContextCore:
     cdef int64_t timeout_ns(self) except? -2
     cdef bint must_look(self) except *
     cdef int look(self, int64_t timeout_ns) except -1
-    cdef int64_t spin(self, int64_t timeout_ns) except? -2
-    cdef int adapt(self, int64_t block_ns) except -1
     cdef int collect(self) except -1
     cdef int run_batch(self) except -1
     cdef int run_timed(self, Runnable item) except -1

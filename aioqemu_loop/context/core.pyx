@@ -15,11 +15,12 @@ from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t, uint64_t
 
 from aioqemu_loop.context.notifier cimport Wakeup
+from aioqemu_loop.context.poll_mode cimport PollMode
 from aioqemu_loop.context.ready cimport ReadyQueue
 from aioqemu_loop.context.sources cimport Flushable
 from aioqemu_loop.context.timers cimport TimerHeap
 from aioqemu_loop.fdmon.base cimport AioHandler, FDMon, ReadyList, Runnable
-from aioqemu_loop.system.atomics cimport aio_cpu_relax, aio_fence, aio_load_relaxed, aio_store_release
+from aioqemu_loop.system.atomics cimport aio_fence, aio_load_relaxed, aio_store_release
 from aioqemu_loop.system.libc cimport POLLNVAL, clock_ns
 from aioqemu_loop.system.process cimport process_mark, same_process
 
@@ -39,9 +40,6 @@ cdef int64_t LOOK_EVERY_NS = 100_000
 # The same where other threads may be waiting for the GIL, which a look lets go of: a busy loop would else make each
 # of them wait for the interpreter's switch interval (5 ms) at every hop.
 cdef int64_t SHARED_LOOK_EVERY_NS = 10_000
-# QEMU's POLL_GROW start and factor: the first spin is this long, each step doubles it.
-cdef int64_t POLL_FIRST_NS = 4_000
-cdef int64_t POLL_GROW = 2
 
 
 cdef class ContextCore:
@@ -55,6 +53,7 @@ cdef class ContextCore:
         self.flush_more = []
         self.settling = []
         self.wakeup = Wakeup()
+        self.poll_mode = PollMode()
 
     def __dealloc__(self):
         PyMem_Free(self.scratch)
@@ -151,9 +150,9 @@ cdef class ContextCore:
             self.check_open()
         self.look_now = False
         if timeout_ns != 0:
-            if self.poll_max_ns:
+            if self.poll_mode.max_ns:
                 started = clock_ns()
-                timeout_ns = self.spin(timeout_ns)
+                timeout_ns = self.poll_mode.spin(self.monitor, self.wakeup, self.ready_list, timeout_ns)
             aio_store_release(&self.wakeup.notify_me, 1)
             aio_fence()  # pairs with the one in Wakeup.notify()
             if aio_load_relaxed(&self.wakeup.notified):
@@ -170,39 +169,9 @@ cdef class ContextCore:
             self.collect()
         self.looked_ns = clock_ns()
         if started:
-            self.adapt(self.looked_ns - started)
+            self.poll_mode.adapt(self.looked_ns - started)
         # Python's signal handlers run here, also when nothing else does.
         PyErr_CheckSignals()
-        return 0
-
-    cdef int64_t spin(self, int64_t timeout_ns) except? -2:
-        """Poll mode: look without sleeping for up to poll_ns. Returns the time that is left to sleep."""
-        cdef int64_t now, deadline
-        cdef bint hit = False
-        if self.poll_ns == 0 or not self.monitor.begin_peek(self.ready_list):
-            return timeout_ns
-        now = clock_ns()
-        deadline = now + (self.poll_ns if timeout_ns < 0 else min(self.poll_ns, timeout_ns))
-        cdef int64_t started = now
-        with nogil:
-            while now < deadline:
-                if self.monitor.peek() or aio_load_relaxed(&self.wakeup.notified):
-                    hit = True
-                    break
-                aio_cpu_relax()
-                now = clock_ns()
-        if hit or self.ready_list.size:
-            return 0
-        return timeout_ns if timeout_ns < 0 else max(0, timeout_ns - (now - started))
-
-    cdef int adapt(self, int64_t block_ns) except -1:
-        """QEMU's rule: spin longer while events come soon after, not at all when they do not."""
-        if block_ns <= self.poll_ns:
-            return 0
-        if block_ns > self.poll_max_ns:
-            self.poll_ns = 0
-        else:
-            self.poll_ns = min(self.poll_max_ns, max(POLL_FIRST_NS, self.poll_ns * POLL_GROW))
         return 0
 
     cdef int collect(self) except -1:

@@ -78,25 +78,3 @@ def _first_usable() -> FDMon:
         except OSError:
             continue
     raise FDMonUnavailable("auto", "; ".join(f"{name}: {reason}" for name, reason in fdmons().items()))
-
-
-def poll_max_ns_or_default(value: int | None) -> int:
-    """Validate poll_max_ns (ns, 0: no busy polling); None takes AIOQEMU_POLL_MAX_NS, or 0.
-
-    Raises TypeError or ValueError that names the value.
-    """
-    source = "poll_max_ns"
-    if value is None:
-        text = os.environ.get("AIOQEMU_POLL_MAX_NS")
-        if not text:
-            return 0
-        source = "AIOQEMU_POLL_MAX_NS"
-        try:
-            value = int(text)
-        except ValueError:
-            raise ValueError(f"{source} must be a number of nanoseconds, not {text!r}") from None
-    if not isinstance(value, int):
-        raise TypeError(f"{source} must be an int (nanoseconds) or None, not {value!r}")
-    if not 0 <= value < 1 << 63:
-        raise ValueError(f"{source} must be in [0, 2**63), not {value}")
-    return value

@@ -4,7 +4,7 @@ asyncio's own classes have __slots__ and cannot be a second base of a compiled c
 isinstance(h, asyncio.Handle) is True. The private attributes that asyncio's code and debuggers read are here.
 """
 
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyTypeObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF
 
@@ -24,6 +24,17 @@ cdef extern from "Python.h":
     int PyContext_Enter(object context)
     int PyContext_Exit(object context)
     object PyContext_CopyCurrent()
+
+cdef extern from *:
+    """
+    #include "aioqemu_loop/system/freelist.h"
+    AIO_FREELIST(aio_handles, 1024)
+    AIO_FREELIST(aio_threadsafe_handles, 256)
+    AIO_FREELIST(aio_timer_handles, 1024)
+    """
+    void aio_handles_install(PyTypeObject *type)
+    void aio_threadsafe_handles_install(PyTypeObject *type)
+    void aio_timer_handles_install(PyTypeObject *type)
 
 cdef object asyncio_Handle = events.Handle
 cdef object asyncio_TimerHandle = events.TimerHandle
@@ -229,3 +240,8 @@ cdef TimerHandle new_timer_handle(object when, object callback, tuple args, obje
     handle._when = when
     handle.heap = heap
     return handle
+
+
+aio_handles_install(<PyTypeObject *>Handle)
+aio_threadsafe_handles_install(<PyTypeObject *>ThreadSafeHandle)
+aio_timer_handles_install(<PyTypeObject *>TimerHandle)

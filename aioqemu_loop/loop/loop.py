@@ -13,9 +13,9 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import IO, TYPE_CHECKING, Any
 
-from aioqemu_loop.context.fdmons import poll_max_ns_or_default
 from aioqemu_loop.loop import sendfile, subprocesses, unix
 from aioqemu_loop.loop.core import LoopCore
+from aioqemu_loop.loop.metrics import Metrics
 from aioqemu_loop.loop.signals import Signals
 from aioqemu_loop.loop.sock_methods import SockMethods
 from aioqemu_loop.transports.datagram import DatagramTransport
@@ -62,7 +62,7 @@ class Loop(SockMethods, _BaseEventLoop):
     """
 
     def __init__(self, fdmon: str | FDMon | Callable[[], FDMon] = "auto", poll_max_ns: int | None = None) -> None:
-        LoopCore.__init__(self, fdmon, poll_max_ns_or_default(poll_max_ns))
+        LoopCore.__init__(self, fdmon, poll_max_ns)
         base_events.BaseEventLoop.__init__(self)
         self._signals = Signals(self)
         self._children = subprocesses.Children(self)
@@ -100,6 +100,10 @@ class Loop(SockMethods, _BaseEventLoop):
         self._children.close()
         base_events.BaseEventLoop.close(self)
         self.context.close()
+
+    def metrics(self) -> Metrics:
+        """The loop's counters at this moment."""
+        return Metrics(*self.context.poll_counters())
 
     def _write_to_self(self) -> None:
         self.context.notify()

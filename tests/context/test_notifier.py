@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -220,7 +221,16 @@ def test_notifying_an_awake_context_writes_nothing(wakeup_fd, context):
     assert count_of(wakeup_fd) == before
 
 
-def test_a_sleeping_context_is_written_to_once(wakeup_fd, context):
+@pytest.fixture
+def keeps_the_gil():
+    """A thread that has the GIL keeps it until it waits, however long the machine lets others wait."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(60)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def test_a_sleeping_context_is_written_to_once(wakeup_fd, context, keeps_the_gil):
     me = threading.get_native_id()
     written = []
     runs = []

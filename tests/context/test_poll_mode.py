@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
 from aioqemu_loop import AioContext
+from aioqemu_loop.context import poll_params
 
 from .helpers import rescue, run_until, sleeps
 
@@ -129,6 +132,7 @@ def test_poll_mode_sleeps_in_the_end(spinning):
 
 
 def test_poll_mode_can_be_set_while_it_runs(context):
+    context.set_poll_params(0)
     assert context.poll_max_ns == 0
     context.set_poll_params(50_000)
     assert context.poll_max_ns == 50_000
@@ -136,3 +140,169 @@ def test_poll_mode_can_be_set_while_it_runs(context):
     context.set_poll_params(0)
     assert context.poll_ns == 0
     assert ping_pong(context, 100) == 0
+
+
+def spin_counters(context, work):
+    """What work() adds to (spins, hits, spent_ns)."""
+    before = context.poll_counters()
+    work()
+    return tuple(b - a for a, b in zip(before, context.poll_counters(), strict=True))
+
+
+ECHO = """
+import socket, sys
+with socket.socket(fileno=int(sys.argv[1])) as end:
+    while data := end.recv(1):
+        end.send(data)
+"""
+
+
+def test_a_steady_ping_pong_spins_and_hits(fdmon, no_leaks):
+    context = AioContext(fdmon, 50_000_000)  # so wide that no busy machine's pause ends it
+    ours, theirs = socket.socketpair()
+    child = subprocess.Popen([sys.executable, "-c", ECHO, str(theirs.fileno())], pass_fds=[theirs.fileno()])
+    theirs.close()
+    try:
+        context.set_fd_handler(ours, lambda: ours.send(ours.recv(1)))
+        ours.send(b"x")
+        # However busy the machine is: some of the answers come while it spins.
+        run_until(context, lambda: context.poll_counters()[1] >= 10, 45)
+        spins, hits, spent_ns = context.poll_counters()
+        assert spins >= hits
+        assert spent_ns > 0
+    finally:
+        context.close()
+        ours.close()
+        child.wait()
+
+
+def test_a_timer_a_millisecond_does_not_spin(fdmon, no_leaks):
+    context = AioContext(fdmon, 32_768)
+    left = [100]
+
+    def again():
+        left[0] -= 1
+        timer.mod_ns(time.monotonic_ns() + 1_000_000)
+
+    timer = context.timer_new(again)
+    again()
+    spins, hits, spent_ns = spin_counters(context, lambda: run_until(context, lambda: left[0] <= 0))
+    # A wait cut short by something else may let it try once more.
+    assert spins <= 20 and spent_ns <= 20 * 100_000 + 10_000_000 * hits
+    timer.delete()
+    context.close()
+
+
+def test_a_cpu_that_others_want_is_left_to_them(fdmon, no_leaks):
+    """Two processes on one CPU: a yield comes back late, and poll mode rests, longer each time."""
+    cpus = os.sched_getaffinity(0)
+    context = AioContext(fdmon, 50_000_000)
+    hog = subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE)
+    try:
+        os.sched_setaffinity(0, {min(cpus)})
+        os.sched_setaffinity(hog.pid, {min(cpus)})
+        hog.stdout.readline()
+        left = [400]
+
+        def again():
+            left[0] -= 1
+            timer.mod_ns(time.monotonic_ns() + 100_000)
+
+        timer = context.timer_new(again)
+        again()
+        spins, _, _ = spin_counters(context, lambda: run_until(context, lambda: left[0] <= 0, 60))
+        assert spins < 200
+        timer.delete()
+    finally:
+        os.sched_setaffinity(0, cpus)
+        hog.kill()
+        hog.wait()
+        hog.stdout.close()
+    context.close()
+
+
+@pytest.mark.parametrize("name, bad", [("grow", -1), ("shrink", -1), ("grow", 1.5), ("shrink", "2")])
+def test_wrong_factors_are_told(context, name, bad):
+    context.set_poll_params(1000)
+    with pytest.raises((TypeError, ValueError), match=name):
+        context.set_poll_params(5, **{name: bad})
+    assert context.poll_max_ns == 1000
+
+
+def test_grow_and_shrink_are_qemus(fdmon, no_leaks):
+    limit = 50_000_000
+    context = AioContext(fdmon)
+    context.set_poll_params(limit, grow=8, shrink=4)
+    timer = context.timer_new(lambda: None)
+
+    def wait(delay_ns):
+        """Returns True if poll_ns shrank. A wait may take more turns than one."""
+        shrank = False
+        timer.mod_ns(time.monotonic_ns() + delay_ns)
+        while timer.pending():
+            before = context.poll_ns
+            context.poll()
+            grown = min(limit, before * 8 or 4_000)
+            assert context.poll_ns in (before, grown, before // 4)
+            shrank = shrank or context.poll_ns < before
+        return shrank
+
+    while context.poll_ns < 1_000_000:
+        wait(1_000_000)
+    assert wait(limit + 10_000_000)
+    context.close()
+
+
+class TestDefault:
+    @pytest.fixture(autouse=True)
+    def nothing_in_the_environment(self, monkeypatch):
+        monkeypatch.delenv("AIOQEMU_POLL_MAX_NS", raising=False)
+
+    def test_it_is_on_where_there_are_two_cpus(self, monkeypatch):
+        monkeypatch.setattr(poll_params, "usable_cpus", lambda: 2)
+        assert poll_params.poll_max_ns_or_default(None) == 32_768
+        monkeypatch.setattr(poll_params, "usable_cpus", lambda: 1)
+        assert poll_params.poll_max_ns_or_default(None) == 0
+
+    def test_a_process_bound_to_one_cpu_does_not_spin(self):
+        cpus = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(cpus)})
+        try:
+            assert poll_params.poll_max_ns_or_default(None) == 0
+        finally:
+            os.sched_setaffinity(0, cpus)
+
+    @pytest.mark.parametrize(
+        "files, cpus",
+        [
+            ({}, 64),
+            ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": "max 100000\n"}, 64),
+            ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": "250000 100000\n"}, 2),
+            ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/cpu.max": "150000 100000\n"}, 1),
+            ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/cpu.max": "5000 100000\n"}, 1),
+            ({"proc/self/cgroup": "0::/of/the/host\n", "sys/fs/cgroup/cpu.max": "100000 100000\n"}, 1),
+            ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "nonsense\n"}, 64),
+            (
+                {
+                    "proc/self/cgroup": "4:cpu,cpuacct:/a\n1:name=systemd:/x\n",
+                    "sys/fs/cgroup/cpu/a/cpu.cfs_quota_us": "300000\n",
+                    "sys/fs/cgroup/cpu/a/cpu.cfs_period_us": "100000\n",
+                },
+                3,
+            ),
+            (
+                {
+                    "proc/self/cgroup": "4:cpu:/a\n",
+                    "sys/fs/cgroup/cpu/a/cpu.cfs_quota_us": "-1\n",
+                    "sys/fs/cgroup/cpu/a/cpu.cfs_period_us": "100000\n",
+                },
+                64,
+            ),
+        ],
+    )
+    def test_the_quota_of_control_groups_counts(self, monkeypatch, tmp_path, files, cpus):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+        for name, text in files.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(text)
+        assert poll_params.usable_cpus(tmp_path) == cpus

@@ -1,0 +1,101 @@
+"""Poll mode: look for a few microseconds before sleeping, where that has paid off lately. QEMU's adaptive polling.
+
+Falling asleep and being woken up costs more than the work for a small message, on a virtual machine by far. The rule
+is QEMU's (aio-posix.c): 0 -> 4 us -> x2 ... up to the limit while events come that soon, back to 0 when they do not.
+
+A spinning thread must not take the CPU from somebody who could use it. It yields: at once, and every few us. A peer on
+the same CPU then runs and answers. If the CPU comes back only much later, somebody there has a lot to do (another
+loop that spins, a computation): the context sleeps like any other, and tries again after a while, then after twice
+that. So loops that are more than there are CPUs do not slow each other down; none has to know of the others.
+"""
+
+from libc.stdint cimport int64_t
+
+from aioqemu_loop.context.notifier cimport Wakeup
+from aioqemu_loop.fdmon.base cimport FDMon, ReadyList
+from aioqemu_loop.system.atomics cimport aio_cpu_relax, aio_load_relaxed
+from aioqemu_loop.system.libc cimport clock_ns
+
+import cython
+
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
+
+# QEMU's POLL_GROW start: the first spin is this long.
+cdef int64_t FIRST_NS = 4_000
+# What grow=0 means, as in QEMU.
+cdef int64_t GROW = 2
+cdef int64_t YIELD_EVERY_NS = 4_000
+# A yield that takes longer gave the CPU to more than the answer to a small message (some 10 us).
+cdef int64_t CONTENDED_NS = 100_000
+# Without poll mode after that: the first time, and the longest.
+cdef int64_t REST_FIRST_NS = 2_000_000
+cdef int64_t REST_MAX_NS = 1_000_000_000
+
+
+@cython.final
+cdef class PollMode:
+    """One context's. All times in ns."""
+
+    cdef int set_params(self, int64_t max_ns, int64_t grow, int64_t shrink) except -1:
+        self.max_ns = max_ns
+        self.grow = grow
+        self.shrink = shrink
+        self.ns = self.rest_ns = self.rest_until_ns = 0
+        return 0
+
+    cdef int64_t spin(self, FDMon monitor, Wakeup wakeup, ReadyList ready_list, int64_t timeout_ns) except? -2:
+        """Look without sleeping for up to `ns`. Returns the time that is left to sleep: 0 if there is something."""
+        cdef int64_t started, now, before, deadline, yield_ns
+        cdef bint hit = False
+        cdef bint contended = False
+        if self.ns == 0:
+            return timeout_ns
+        started = now = yield_ns = clock_ns()
+        if now < self.rest_until_ns or not monitor.begin_peek(ready_list):
+            return timeout_ns
+        deadline = now + (self.ns if timeout_ns < 0 else min(self.ns, timeout_ns))
+        with nogil:
+            while now < deadline:
+                if monitor.peek() or aio_load_relaxed(&wakeup.notified):
+                    hit = True
+                    break
+                if now < yield_ns:
+                    aio_cpu_relax()
+                    now = clock_ns()
+                    continue
+                before = now
+                sched_yield()
+                now = clock_ns()
+                yield_ns = now + YIELD_EVERY_NS
+                if now - before > CONTENDED_NS:
+                    contended = True
+                    break
+        now = clock_ns()
+        self.spins += 1
+        self.hits += hit
+        self.spent_ns += now - started
+        if contended:
+            self.rest(now)
+        elif hit:
+            self.rest_ns = 0
+        if hit or ready_list.size:
+            return 0
+        return timeout_ns if timeout_ns < 0 else max(0, timeout_ns - (now - started))
+
+    cdef int rest(self, int64_t now) except -1:
+        self.rest_ns = min(REST_MAX_NS, max(REST_FIRST_NS, self.rest_ns * 2))
+        self.rest_until_ns = now + self.rest_ns
+        return 0
+
+    cdef int adapt(self, int64_t block_ns) except -1:
+        """After a wait that took `block_ns` in all: QEMU's rule."""
+        if block_ns <= self.ns:
+            return 0
+        if block_ns > self.max_ns:
+            self.ns = self.ns // self.shrink if self.shrink else 0
+        elif self.ns == 0:
+            self.ns = min(self.max_ns, FIRST_NS)
+        else:
+            self.ns = min(self.max_ns, self.ns * (self.grow or GROW))
+        return 0
