@@ -7,6 +7,9 @@ PYTHONS := 3.10 3.11 3.12 3.13 3.14
 # What pip gets besides the package; test-all leaves the applications to the default Python.
 GROUPS_TEST := --group test --group apps
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
+# Loops that have wheels for few Pythons; they are measured where they can be had.
+PEERS := rsloop zuvloop
 # Most tests wait for the kernel or for a child: one more at once than there are processors.
 TESTERS ?= $(shell expr 1 + `nproc`)
 
@@ -38,9 +41,9 @@ test-all: test
 api-table: $(VENV)/.core $(VENV)/.demo
 	$(BIN)/python -m tools.compatibility --write
 
-bench: $(VENV)/.demo
-	$(BIN)/python -m bench.echo --mode protocol,streams --transport tcp,unix --connections 1,50 --size 1024
-	$(BIN)/python -m bench.micro
+# Every workload on every loop; hours. For a look: make bench BENCH_ARGS=--quick
+bench: debian $(VENV)/.bench
+	$(BIN)/python -m bench $(BENCH_ARGS)
 
 # Test suites of other projects on the stdlib's loop and on ours; the table goes to docs/compatibility.md.
 compat: $(VENV)/.installed
@@ -72,6 +75,13 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml $(SOURCES)
 
 $(VENV)/.demo: $(VENV)/.installed
 	$(BIN)/python -m pip install -q --group bench
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.demo
+	$(BIN)/python -m pip install -q --group plots
+	for peer in $(PEERS); do \
+	    $(BIN)/python -m pip install -q --only-binary :all: $$peer 2>/dev/null || echo "$$peer: no wheel for this Python, left out"; \
+	done
 	touch $@
 
 $(VENV)/.core: $(VENV)/.installed

@@ -1,8 +1,9 @@
-"""The event loops that the benchmarks know, by name.
+"""What the benchmark compares, by name.
 
-A name is "asyncio", "uvloop", "rloop", or "aioqemu:" and a backend. "aioqemu:epoll@32768" also sets
-`poll_max_ns`. That matters here: the benchmarks give a server one CPU, and a loop that sees one CPU does not
-busy-poll unless it is told to.
+A name is a peer ("asyncio", "uvloop", ...), "aioqemu" for this package's loop with its default settings, or
+"aioqemu:" and a backend. "aioqemu:epoll@32768" also sets `poll_max_ns`. That matters here: the benchmark gives a
+server one CPU, and a loop that sees one CPU does not busy-poll unless it is told to. "c:epoll" and "c:io_uring" are
+servers in C: not loops, but the limit for one, on the workloads that they can serve.
 
 Nothing is imported before it is asked for. A process that measures one loop must not carry the others.
 """
@@ -16,14 +17,22 @@ from collections.abc import Callable, Coroutine, Iterable
 from types import ModuleType
 from typing import Any, TypeVar
 
+from bench import NotMeasured
+
 T = TypeVar("T")
 Factory = Callable[[], asyncio.AbstractEventLoop]
 
-DEFAULT = ("aioqemu:io_uring", "aioqemu:epoll", "aioqemu:poll", "asyncio", "uvloop", "rloop")
-PEERS = ("uvloop", "rloop")
+OURS = "aioqemu"
+BASELINE = "uvloop"
+LIMITS = ("c:epoll", "c:io_uring")
+PEERS = ("asyncio", "uvloop", "rloop", "rsloop", "zuvloop")
+POLL_NS = 32768  # QEMU's default for an IOThread
+SETTINGS = tuple(f"{OURS}:{backend}@{ns}" for backend in ("io_uring", "epoll", "poll") for ns in (0, POLL_NS))
+DEFAULT = (*LIMITS, OURS, *SETTINGS, *PEERS)
+QUICK = (OURS, "asyncio", "uvloop")
 
 
-class LoopMissing(Exception):
+class LoopMissing(NotMeasured):
     """This loop cannot be had here. The text is the reason, in words."""
 
 
@@ -33,8 +42,10 @@ def factory(name: str) -> Factory:
         return asyncio.SelectorEventLoop
     if name in PEERS:
         return _attribute(_module(name), "new_event_loop")
-    if name.startswith("aioqemu:"):
-        return _ours(name.removeprefix("aioqemu:"))
+    if name == OURS:
+        return _attribute(_module("aioqemu_loop"), "new_event_loop")
+    if name.startswith(f"{OURS}:"):
+        return _ours(name.removeprefix(f"{OURS}:"))
     raise LoopMissing(f"no loop is called {name!r}; there are {', '.join(DEFAULT)}")
 
 
@@ -51,9 +62,17 @@ def usable(names: Iterable[str], say: Callable[[str], object] = print) -> list[s
     return found
 
 
+def is_ours(name: str) -> bool:
+    return name.partition(":")[0] == OURS
+
+
 def run(name: str, main: Coroutine[Any, Any, T]) -> T:
     """Like asyncio.run, on a new loop of that name. asyncio.Runner only exists since Python 3.11."""
-    loop = factory(name)()
+    try:
+        loop = factory(name)()
+    except BaseException:
+        main.close()  # or Python would complain that it was never awaited
+        raise
     try:
         return loop.run_until_complete(main)
     finally:

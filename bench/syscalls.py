@@ -15,11 +15,13 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 
+from bench import NotMeasured
+
 PR_SET_PTRACER = 0x59616D61  # linux/prctl.h
 PR_SET_PTRACER_ANY = ctypes.c_ulong(-1)
 
 
-class StraceUnavailable(Exception):
+class StraceUnavailable(NotMeasured):
     """strace is missing, or may not attach. The text says which."""
 
 
@@ -64,7 +66,7 @@ def parse(table: str) -> dict[str, int]:
     return counts
 
 
-def per_item(counts: Counter[str], items: int, names: int = 4) -> tuple[float, str]:
+def per_item(counts: Counter[str], items: float, names: int = 4) -> tuple[float, str]:
     """Calls per item, and the most frequent ones in words: (2.5, "epoll_wait 1.25, read 1.0")."""
     top = [f"{name} {calls / items:.2f}" for name, calls in counts.most_common(names) if calls * 100 >= items]
     return sum(counts.values()) / items, ", ".join(top)

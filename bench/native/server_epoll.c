@@ -1,7 +1,7 @@
 /*
- * The floor under every echo benchmark: an echo server that does nothing else.
+ * The limit of the echo benchmarks by epoll: an echo server that does nothing else.
  *
- *   cserver ADDRESS    prints "ready ADDRESS" (with the port, if it was 0), then echoes for ever
+ *   server_epoll ADDRESS    prints "ready ADDRESS" (with the port, if it was 0), then echoes for ever
  *
  * epoll, level-triggered, one receive and one send per wake-up. A loop that waits for readiness cannot be cheaper.
  */
@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <sys/epoll.h>
-#include <unistd.h>
 
 #define EVENTS 64
 #define BUFFER_SIZE 262144  /* what asyncio receives at most at once */
@@ -79,34 +78,13 @@ static void serve(struct connection *connection)
         watch(EPOLL_CTL_MOD, connection->fd, full ? EPOLLOUT : EPOLLIN, connection);
 }
 
-static int listen_on(const char *text, struct sockaddr_storage *address)
-{
-    socklen_t length = parse_address(text, address);
-    int fd = socket(address->ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    if (fd < 0 || bind(fd, (struct sockaddr *)address, length) < 0 || listen(fd, 1024) < 0)
-        die("%s: %s", text, strerror(errno));
-    if (address->ss_family == AF_INET) {
-        struct sockaddr_in *inet = (struct sockaddr_in *)address;
-        char host[INET_ADDRSTRLEN];
-
-        getsockname(fd, (struct sockaddr *)address, &length);
-        inet_ntop(AF_INET, &inet->sin_addr, host, sizeof(host));
-        printf("ready %s:%d\n", host, ntohs(inet->sin_port));
-    } else {
-        printf("ready %s\n", text);
-    }
-    fflush(stdout);
-    return fd;
-}
-
 int main(int count, char **words)
 {
     struct sockaddr_storage address;
     struct epoll_event events[EVENTS];
 
     if (count != 2)
-        die("usage: cserver ADDRESS");
+        die("usage: server_epoll ADDRESS");
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     int listener = listen_on(words[1], &address);
     watch(EPOLL_CTL_ADD, listener, EPOLLIN, NULL);

@@ -1,9 +1,10 @@
-/* What loadgen.c and cserver.c share: addresses, and how a program that cannot go on ends. */
+/* What every C program here shares: addresses, and how a program that cannot go on ends. */
 
 #ifndef BENCH_NET_H
 #define BENCH_NET_H
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdarg.h>
@@ -12,6 +13,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 __attribute__((noreturn, format(printf, 1, 2))) static inline void die(const char *format, ...)
 {
@@ -29,6 +31,15 @@ static inline void *must_have(void *memory)
     if (!memory)
         die("out of memory");
     return memory;
+}
+
+/* SOCK_DGRAM if the address begins with "udp:", which is then skipped. */
+static inline int socket_type(const char **text)
+{
+    if (strncmp(*text, "udp:", 4))
+        return SOCK_STREAM;
+    *text += 4;
+    return SOCK_DGRAM;
 }
 
 /* 127.0.0.1:8000, or the path of a Unix socket, which starts with a slash. */
@@ -65,6 +76,28 @@ static inline void no_delay(int fd, const struct sockaddr_storage *address)
 
     if (address->ss_family == AF_INET)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+}
+
+/* A listening socket; prints "ready ADDRESS", with the port that it really has. */
+static inline int listen_on(const char *text, struct sockaddr_storage *address)
+{
+    socklen_t length = parse_address(text, address);
+    int fd = socket(address->ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    if (fd < 0 || bind(fd, (struct sockaddr *)address, length) < 0 || listen(fd, 1024) < 0)
+        die("%s: %s", text, strerror(errno));
+    if (address->ss_family == AF_INET) {
+        struct sockaddr_in *inet = (struct sockaddr_in *)address;
+        char host[INET_ADDRSTRLEN];
+
+        getsockname(fd, (struct sockaddr *)address, &length);
+        inet_ntop(AF_INET, &inet->sin_addr, host, sizeof(host));
+        printf("ready %s:%d\n", host, ntohs(inet->sin_port));
+    } else {
+        printf("ready %s\n", text);
+    }
+    fflush(stdout);
+    return fd;
 }
 
 #endif
