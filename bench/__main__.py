@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import sys
 import tempfile
 from dataclasses import asdict
@@ -72,8 +71,6 @@ def main() -> int:
         for workload in chosen if words.patterns else workloads.registry():
             print(workload.name + ("" if workload.default else "  (--full)"))
         return 0
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # children inherit it: thousands of connections
     names = wanted_loops(words)
     result = Results(
         date=machine.now(),

@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from bench.children import ROOT
+
 PACKAGES = (
     "aioqemu-loop",
     "uvloop",
@@ -42,6 +44,7 @@ def describe() -> dict[str, object]:
         "kernel": platform.release(),
         "python": f"{platform.python_implementation()} {sys.version.split()[0]}",
         "openssl": ssl.OPENSSL_VERSION,
+        "commit": _commit(),
         "packages": _packages(),
         "programs": {name: answer for name, command in PROGRAMS.items() if (answer := _first_line(command))},
         # These change what the loop does.
@@ -59,9 +62,16 @@ def _packages() -> dict[str, str]:
     return versions
 
 
+def _commit() -> str:
+    """Of this checkout, with "-dirty" where files have changed since; empty outside of git."""
+    return _first_line(("git", "describe", "--always", "--dirty"))
+
+
 def _first_line(command: tuple[str, ...]) -> str:
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False
+        )
     except OSError:
         return ""
     return done.stdout.partition("\n")[0].strip()

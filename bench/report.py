@@ -129,7 +129,7 @@ def _machine(result: Results) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     lines = [
         f"{result.date}: {machine['cpus']} CPUs of {machine['cpu']}, Linux {machine['kernel']}, {machine['python']},",
-        f"{machine['openssl']}; {packages}.",
+        f"{machine['openssl']}; this project at {machine['commit'] or 'no commit'}; {packages}.",
         f"{result.arguments['rounds']} rounds of {result.arguments['seconds']} s; medians; ratios are those within a",
         "round. CPU time is that of the server's process, per operation.",
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import resource
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,19 @@ from bench.workloads import Served
 START_TIMEOUT_S = 20.0
 END_TIMEOUT_S = 30.0  # beyond the seconds that were asked for; thousands of idle connections take some
 START_COST_S = 0.4
+OTHER_FILES = 100  # that a server or a load program has open beside its connections
+
+
+@contextlib.contextmanager
+def files_for(connections: int) -> Iterator[None]:
+    """Processes started inside may open so many files, as far as the hard limit lets them."""
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + OTHER_FILES
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(before, min(most, wanted)), most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
 
 
 @contextlib.contextmanager
@@ -34,12 +48,13 @@ def server(workload: Served, loop: str, plan: Plan) -> Iterator[tuple[Child, str
 
 
 def run(workload: Served, loop: str, plan: Plan, watch: Watch) -> dict[str, float]:
-    with server(workload, loop, plan) as (child, address):
-        options = {**dict(workload.load), "seconds": plan.seconds, "warmup": plan.warmup, "pid": child.pid}
+    load = dict(workload.load)
+    with files_for(load["connections"] + load.get("idle", 0)), server(workload, loop, plan) as (child, address):
+        options = {**load, "seconds": plan.seconds, "warmup": plan.warmup, "pid": child.pid}
         command = [native.build(workload.program, workload.tls), address]
         command += [f"{key}={value}" for key, value in options.items()]
-        with watch(child.pid), Child(command, plan.load_cpu) as load:
-            answer: dict[str, float] = json.loads(load.read_line(plan.seconds + plan.warmup + END_TIMEOUT_S))
+        with watch(child.pid), Child(command, plan.load_cpu) as loading:
+            answer: dict[str, float] = json.loads(loading.read_line(plan.seconds + plan.warmup + END_TIMEOUT_S))
         return answer | {"peak_kib": peak_kib(child.pid)}
 
 

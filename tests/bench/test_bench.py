@@ -174,6 +174,7 @@ def _result(samples: list[Sample], workload: str, loops: list[str] | None = None
             "kernel": "6",
             "python": "3",
             "openssl": "3",
+            "commit": "",
             "packages": {},
             "environment": {},
         },
