@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Iterator
 
 from bench.judge import Progress
 
+LINE_EVERY_S = 10.0
+
 
 @contextlib.contextmanager
 def shown(total_s: float) -> Iterator[Progress]:
-    """A bar on stderr if `rich` is there, else a line for each measurement. `total_s` is the sum of all costs."""
+    """A bar on stderr; lines now and then where that is no terminal, or `rich` is missing. `total_s` is all costs."""
+    if not sys.stderr.isatty():
+        yield _lines(total_s)
+        return
     try:
         from rich.console import Console
         from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -28,12 +34,16 @@ def shown(total_s: float) -> Iterator[Progress]:
 
 
 def _lines(total_s: float) -> Progress:
-    done = 0.0
+    began = printed = time.monotonic()
+    done_s = 0.0
 
     def note(words: str, cost_s: float) -> None:
-        nonlocal done
-        done += cost_s
-        if cost_s:
-            print(f"{done / total_s:4.0%} {words}", file=sys.stderr, flush=True)
+        nonlocal done_s, printed
+        done_s += cost_s
+        now = time.monotonic()
+        if cost_s and now - printed >= LINE_EVERY_S:
+            printed = now
+            left_s = (now - began) * (total_s / done_s - 1)
+            print(f"{done_s / total_s:4.0%}, {left_s / 60:.0f} min left: {words}", file=sys.stderr, flush=True)
 
     return note

@@ -82,7 +82,18 @@ def one(result: Results, workload: dict[str, object]) -> str:
         return f"Left out: {result.left_out[name]}"
     peer = result.best(name, result.peers)
     head = ["loop", f"{operation}/s", "spread %", f"to {result.baseline}", f"to {peer}"]
-    head += ["p50 us", "p99 us", "user us", "sys us", "peak MiB", "bytes/connection", "calls/op", "calls", "notes"]
+    head += [
+        "p50 us",
+        "p99 us",
+        "user us",
+        "sys us",
+        "load busy %",
+        "peak MiB",
+        "bytes/connection",
+        "calls/op",
+        "calls",
+        "notes",
+    ]
 
     def row(loop: str) -> list[str]:
         def middle(field: str, digits: int, scale: float = 1) -> str:
@@ -97,6 +108,7 @@ def one(result: Results, workload: dict[str, object]) -> str:
             number(result.ratio(name, loop, peer), 2) if peer and peer != result.baseline else "-",
             *(middle(field, 1) for field in ("p50_us", "p99_us")),
             *(middle(field, 2) for field in ("user_us", "sys_us")),
+            middle("load_busy", 0, 0.01),
             middle("peak_kib", 1, MIB_KIB),
             middle("connection_bytes", 0),
             middle("calls", 2),

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 class Sample:
     """Times are microseconds; CPU time and calls are per operation. With a failure, in words, there are no numbers.
 
+    `load_busy` is the part of the measured time that the load program used a CPU: near 1 it is what holds things up.
+
     A sample with `calls` is a run of its own under strace, whose speed says nothing.
     """
 
@@ -21,6 +23,7 @@ class Sample:
     p99_us: float | None = None
     user_us: float | None = None
     sys_us: float | None = None
+    load_busy: float | None = None
     peak_kib: float | None = None
     connection_bytes: float | None = None
     calls: float | None = None
@@ -41,6 +44,7 @@ def measured(workload: str, loop: str, turn: int, answer: dict[str, float]) -> S
         p99_us=answer.get("p99_us"),
         user_us=answer["user_us"] / operations,
         sys_us=answer["sys_us"] / operations,
+        load_busy=answer.get("load_busy"),
         peak_kib=answer["peak_kib"],
         connection_bytes=answer.get("connection_bytes"),
     )

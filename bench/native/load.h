@@ -1,5 +1,5 @@
 /*
- * What the load programs share: their words, the clock, latencies, the server's CPU time, the line they print.
+ * What the load programs share: their words, the clock, latencies, CPU time, the line they print.
  *
  * The server's CPU time and memory are read here because only the load program knows exactly when the measured
  * seconds begin and end.
@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -128,6 +129,16 @@ static inline struct cpu server_cpu(void)
     return (struct cpu){(double)user * us_per_tick, (double)sys * us_per_tick};
 }
 
+/* CPU time of this program. One that has no time left between two messages is what holds the server up. */
+static inline double own_cpu_s(void)
+{
+    struct rusage used;
+
+    getrusage(RUSAGE_SELF, &used);
+    return (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+           (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
+}
+
 static inline double server_memory_bytes(void)
 {
     char *line = option.pid ? strstr(read_proc("status"), "VmRSS:") : NULL;
@@ -141,13 +152,15 @@ static inline void measure(void (*drive)(uint64_t until_ns, bool measured), doub
 {
     drive(now_ns() + (uint64_t)(option.warmup * 1e9), false);
     struct cpu before = server_cpu();
+    double own_s = own_cpu_s();
     uint64_t began_ns = now_ns();
     drive(began_ns + (uint64_t)(option.seconds * 1e9), true);
     double took = (double)(now_ns() - began_ns) / 1e9;
+    own_s = own_cpu_s() - own_s;
     struct cpu after = server_cpu();
 
-    printf("{\"operations\": %.3f, \"seconds\": %.6f, \"user_us\": %.0f, \"sys_us\": %.0f", operations(), took,
-           after.user_us - before.user_us, after.sys_us - before.sys_us);
+    printf("{\"operations\": %.3f, \"seconds\": %.6f, \"user_us\": %.0f, \"sys_us\": %.0f, \"load_busy\": %.4f",
+           operations(), took, after.user_us - before.user_us, after.sys_us - before.sys_us, own_s / took);
     if (latency_count) {
         qsort(latencies, latency_count, sizeof(*latencies), by_size);
         printf(", \"p50_us\": %.1f, \"p99_us\": %.1f", latencies[(latency_count - 1) / 2] / 1e3,

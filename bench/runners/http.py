@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -31,12 +32,18 @@ def run(workload: Http, loop: str, plan: Plan, watch: Watch) -> dict[str, float]
         address = child.read_line(START_TIMEOUT_S).removeprefix("ready ")
         url = f"{'https' if workload.tls else 'http'}://{address}{workload.path}"
         wrk(url, WARMUP_S, plan, child)
-        before = cpu_us(child.pid)
+        before, own = cpu_us(child.pid), _children_s()
         with watch(child.pid):
             answer = wrk(url, seconds(workload, plan), plan, child)
-        after = cpu_us(child.pid)
+        after, own = cpu_us(child.pid), _children_s() - own
         answer |= {"user_us": after[0] - before[0], "sys_us": after[1] - before[1]}
-        return answer | {"peak_kib": peak_kib(child.pid)}
+        return answer | {"peak_kib": peak_kib(child.pid), "load_busy": own / answer["seconds"]}
+
+
+def _children_s() -> float:
+    """CPU time of children that have ended; between two calls that is wrk, because the server still runs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def seconds(workload: Http, plan: Plan) -> int:

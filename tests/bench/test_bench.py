@@ -73,7 +73,17 @@ def test_one_command_measures_every_kind_and_leaves_tables_and_json(tmp_path: Pa
 
     text = path.with_suffix(".md").read_text()
     assert text in done.stdout
-    for column in ("message/s", "spread %", "to asyncio", "p50 us", "p99 us", "user us", "sys us", "peak MiB"):
+    for column in (
+        "message/s",
+        "spread %",
+        "to asyncio",
+        "p50 us",
+        "p99 us",
+        "user us",
+        "sys us",
+        "load busy %",
+        "peak MiB",
+    ):
         assert column in text
     assert "to uvloop" not in text  # it was not measured: the column has no value and is left out
     assert "nonsense" in text
