@@ -54,10 +54,9 @@ def nobody_watches(words: str, cost_s: float) -> None:
 def test_one_command_measures_every_kind_and_leaves_tables_and_json(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     command = [sys.executable, "-m", "bench", "--workloads", ",".join(CHEAP), "--loops", ",".join(LOOPS)]
-    command += ["--rounds", "2", "--seconds", "0.1", "--warmup", "0.05", "--output", str(path)]
+    command += ["--rounds", "2", "--seconds", "0.3", "--warmup", "0.05", "--output", str(path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
-    # 1 is a measurement that failed: on a crowded machine one of them may get no time at all.
-    assert done.returncode in (0, 1), done.stderr
+    assert done.returncode == 0, done.stderr
 
     result = results.load(path)
     assert {"cpu", "kernel", "python", "packages"} <= set(result.machine)
@@ -65,6 +64,7 @@ def test_one_command_measures_every_kind_and_leaves_tables_and_json(tmp_path: Pa
     assert "no loop is called 'nonsense'" in result.missing["nonsense"]
     for workload in CHEAP:
         for loop in ("aioqemu", "asyncio"):
+            # Of two rounds: on a crowded machine a process may get no time at all in one of them.
             sample = next((one for one in result.of(workload, loop) if one.failure is None), None)
             assert sample, done.stdout
             assert sample.per_s and sample.peak_kib
