@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from bench import results
 from bench.loops import LIMITS
@@ -44,7 +45,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def whole(result: Results) -> str:
     parts = [_machine(result), "## Overview", overview(result)]
-    for workload in result.workloads:
+    for workload in _with_something_to_say(result):
         parts += [f"## {workload['name']}", one(result, workload)]
     return "\n\n".join(parts)
 
@@ -71,11 +72,17 @@ def overview(result: Results) -> str:
             *(number(result.ratio(workload, ours, name), 2) for name in LIMITS),
         ]
 
-    measured = [w for w in result.workloads if w["name"] not in result.left_out]
+    measured = [w for w in _with_something_to_say(result) if w["name"] not in result.left_out]
     return table(head, [row(w["name"], w["operation"]) for w in measured])
 
 
-def one(result: Results, workload: dict[str, object]) -> str:
+def _with_something_to_say(result: Results) -> list[dict[str, Any]]:
+    """An interrupted run has not come to every workload."""
+    measured = {sample.workload for sample in result.samples} | set(result.left_out)
+    return [workload for workload in result.workloads if workload["name"] in measured]
+
+
+def one(result: Results, workload: dict[str, Any]) -> str:
     """A row per loop."""
     name, operation = str(workload["name"]), str(workload["operation"])
     if name in result.left_out:

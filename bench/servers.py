@@ -18,6 +18,7 @@ from bench import loops, syscalls
 READ_SIZE = 262144  # what asyncio's own transports receive at most at once
 # sock_recv allocates what it is asked for. From 128 KiB on malloc maps and unmaps memory for each call.
 SOCK_READ_SIZE = 65536
+BUFFER_SIZE = 65536  # each connection's own; Python fills it with zeros, so a large one would show in the memory
 BACKLOG = 1024
 
 CHUNK = b"x" * 65536  # what a bulk server writes at once
@@ -36,7 +37,7 @@ class Echo(asyncio.Protocol):
 
 class BufferedEcho(asyncio.BufferedProtocol):
     def __init__(self) -> None:
-        self._buffer = memoryview(bytearray(READ_SIZE))
+        self._buffer = memoryview(bytearray(BUFFER_SIZE))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._write = cast(asyncio.WriteTransport, transport).write
