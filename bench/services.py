@@ -42,8 +42,8 @@ class Services:
         if name not in self._addresses:
             try:
                 self._addresses[name] = self._stack.enter_context(SERVICES[name](self._cpu))
-            except NotMeasured as reason:
-                self._addresses[name] = reason
+            except (NotMeasured, OSError) as reason:
+                self._addresses[name] = NotMeasured(str(reason))
         found = self._addresses[name]
         if isinstance(found, NotMeasured):
             raise found
@@ -76,7 +76,7 @@ def postgres(cpu: int | None) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="bench-pg-", ignore_cleanup_errors=True) as name:
         user = None
         if os.geteuid() == 0:  # postgres refuses to run as root
-            user = pwd.getpwnam("postgres").pw_uid
+            user = _unprivileged_user()
             os.chown(name, user, -1)
         data = f"{name}/data"
         initdb = [f"{binaries}/initdb", "-D", data, "-U", "bench", "--auth=trust", "--no-sync"]
@@ -108,6 +108,13 @@ def _postgres_binaries() -> Path:
         if found and (folder := Path(found).resolve().parent).joinpath("initdb").exists():
             return folder
     raise NotMeasured("postgres and initdb are neither on PATH nor in /usr/lib/postgresql/*/bin (Debian: postgresql)")
+
+
+def _unprivileged_user() -> int:
+    try:
+        return pwd.getpwnam("postgres").pw_uid
+    except KeyError:
+        return pwd.getpwnam("nobody").pw_uid
 
 
 def _free_port() -> int:
