@@ -13,6 +13,7 @@ cdef class StreamTransport(WritingTransport):
     cdef int proto
     cdef bint buffered
     cdef bint tls
+    cdef bint plain_reader
     cdef bint view_held
     cdef bint eof_sent
     cdef bint eof_done

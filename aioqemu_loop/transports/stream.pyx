@@ -21,6 +21,7 @@ from aioqemu_loop.system.libc cimport EAGAIN
 from aioqemu_loop.system.sockaddr cimport sockname_of
 from aioqemu_loop.transports.base cimport hold_socket, let_go_of_socket
 from aioqemu_loop.transports.readiness cimport new_socket_engine
+from aioqemu_loop.transports.stream_reader cimport feed, is_plain
 from aioqemu_loop.transports.writing cimport WritingTransport
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -60,6 +61,7 @@ cdef class StreamTransport(WritingTransport):
         self.protocol = protocol
         self.buffered = isinstance(protocol, BufferedProtocol)
         self.tls = isinstance(protocol, SSLProtocol)
+        self.plain_reader = is_plain(protocol)
 
     cdef int lookup(self, str name) except -1:
         if name == "sockname":
@@ -130,6 +132,8 @@ cdef class StreamTransport(WritingTransport):
         try:
             if buffered:
                 self.protocol.buffer_updated(result)
+            elif self.plain_reader:
+                feed(self.protocol, self.context.scratch, result)
             else:
                 self.protocol.data_received(PyBytes_FromStringAndSize(self.context.scratch, result))
         except (SystemExit, KeyboardInterrupt):
