@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 from aioqemu_loop.loop import sendfile, subprocesses, unix
 from aioqemu_loop.loop.core import LoopCore
 from aioqemu_loop.loop.metrics import Metrics
+from aioqemu_loop.loop.numeric_names import numeric_addresses
 from aioqemu_loop.loop.signals import Signals
 from aioqemu_loop.loop.sock_methods import SockMethods
 from aioqemu_loop.transports.datagram import DatagramTransport
@@ -107,6 +108,18 @@ class Loop(SockMethods, _BaseEventLoop):
 
     def _write_to_self(self) -> None:
         self.context.notify()
+
+    async def getaddrinfo(
+        self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+    ) -> list[Any]:
+        # Debug mode tells of slow answers, and asyncio's own method does that.
+        found: list[Any] | None
+        found = None if self._debug else numeric_addresses(host, port, family, type, proto, flags)
+        if found is None:
+            found = await base_events.BaseEventLoop.getaddrinfo(
+                self, host, port, family=family, type=type, proto=proto, flags=flags
+            )
+        return found
 
     # -- signals --
 

@@ -179,3 +179,62 @@ def test_keep_alive_of_a_server_is_that_of_its_connections(run, any_loop, echo, 
         await shut(server, writer)
 
     run(main())
+
+
+class TestNumericAddresses:
+    """They are answered without a thread, and as socket.getaddrinfo() answers."""
+
+    HOSTS = (
+        "127.0.0.1",
+        "255.255.255.255",
+        "::1",
+        "fe80::0001",
+        "::ffff:1.2.3.4",
+        "2001:DB8::A",
+        "1.2",
+        "01.2.3.4",
+        None,
+    )
+
+    @pytest.mark.parametrize("host", HOSTS)
+    def test_every_combination_is_answered_as_by_the_c_library(self, run, any_loop, host):
+        def outcome(call):
+            try:
+                return [tuple((type(part), part) for part in entry) for entry in call()]
+            except OSError as exc:
+                return repr(exc)
+
+        async def main():
+            for port in (None, 0, 80, 65535, "80", 65536):
+                for family in (0, socket.AF_INET, socket.AF_INET6):
+                    for kind in (0, socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW):
+                        for proto in (0, socket.IPPROTO_TCP, socket.IPPROTO_UDP):
+                            for flags in (0, socket.AI_PASSIVE, socket.AI_NUMERICHOST, socket.AI_CANONNAME):
+                                if host is None and flags != socket.AI_PASSIVE:
+                                    continue
+                                numbers = {"family": family, "type": kind, "proto": proto, "flags": flags}
+                                try:
+                                    found = await any_loop.getaddrinfo(host, port, **numbers)
+                                except OSError as exc:
+                                    found = exc
+
+                                def ours(found=found):
+                                    if isinstance(found, OSError):
+                                        raise found
+                                    return found
+
+                                def reference(port=port, numbers=numbers):
+                                    return socket.getaddrinfo(host, port, **numbers)
+
+                                assert outcome(ours) == outcome(reference), (port, numbers)
+
+        run(main())
+
+    def test_no_thread_is_asked(self, loop, monkeypatch):
+        monkeypatch.setattr(loop, "run_in_executor", None)
+        found = loop.run_until_complete(loop.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM))
+        assert found == [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 80))]
+
+    def test_a_replaced_getaddrinfo_is_called(self, run, any_loop, monkeypatch):
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *args: ["replaced"])
+        assert run(any_loop.getaddrinfo("127.0.0.1", 80)) == ["replaced"]
