@@ -18,5 +18,5 @@ cdef class PollMode:
 
     cdef int set_params(self, int64_t max_ns, int64_t grow, int64_t shrink) except -1
     cdef int64_t spin(self, FDMon monitor, Wakeup wakeup, ReadyList ready_list, int64_t timeout_ns) except? -2
-    cdef int rest(self, int64_t now) except -1
+    cdef int rest(self, int64_t now, int64_t lost) except -1
     cdef int adapt(self, int64_t block_ns) except -1

@@ -28,9 +28,11 @@ cdef int64_t GROW = 2
 cdef int64_t YIELD_EVERY_NS = 4_000
 # A yield that takes longer gave the CPU to more than the answer to a small message (some 10 us).
 cdef int64_t CONTENDED_NS = 100_000
-# Without poll mode after that: the first time, and the longest.
-cdef int64_t REST_FIRST_NS = 2_000_000
+# Without poll mode after that: so many times what was lost, so it costs a hundredth at the most; twice as long as
+# last time; not longer than this; and as for the first time when the last one is so long ago.
+cdef int64_t REST_TIMES = 100
 cdef int64_t REST_MAX_NS = 1_000_000_000
+cdef int64_t REST_FORGOTTEN_NS = 10_000_000_000
 
 
 @cython.final
@@ -48,7 +50,7 @@ cdef class PollMode:
         """Look without sleeping for up to `ns`. Returns the time that is left to sleep: 0 if there is something."""
         cdef int64_t started, now, before, deadline, yield_ns
         cdef bint hit = False
-        cdef bint contended = False
+        cdef int64_t lost = 0
         if self.ns == 0:
             return timeout_ns
         started = now = yield_ns = clock_ns()
@@ -69,22 +71,22 @@ cdef class PollMode:
                 now = clock_ns()
                 yield_ns = now + YIELD_EVERY_NS
                 if now - before > CONTENDED_NS:
-                    contended = True
+                    lost = now - before
                     break
         now = clock_ns()
         self.spins += 1
         self.hits += hit
         self.spent_ns += now - started
-        if contended:
-            self.rest(now)
-        elif hit:
-            self.rest_ns = 0
+        if lost:
+            self.rest(now, lost)
         if hit or ready_list.size:
             return 0
         return timeout_ns if timeout_ns < 0 else max(0, timeout_ns - (now - started))
 
-    cdef int rest(self, int64_t now) except -1:
-        self.rest_ns = min(REST_MAX_NS, max(REST_FIRST_NS, self.rest_ns * 2))
+    cdef int rest(self, int64_t now, int64_t lost) except -1:
+        if now - self.rest_until_ns > REST_FORGOTTEN_NS:
+            self.rest_ns = 0
+        self.rest_ns = min(REST_MAX_NS, max(lost * REST_TIMES, self.rest_ns * 2))
         self.rest_until_ns = now + self.rest_ns
         return 0
 
