@@ -8,7 +8,7 @@ import socket
 import ssl as ssl_module
 import sys
 import threading
-from asyncio import base_events, constants, events, sslproto
+from asyncio import base_events, constants, events, streams
 from collections.abc import Callable
 from contextvars import Context
 from typing import IO, TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from aioqemu_loop.transports.datagram import DatagramTransport
 from aioqemu_loop.transports.listener import Listener
 from aioqemu_loop.transports.pipe import ReadPipeTransport, WritePipeTransport
 from aioqemu_loop.transports.stream import make_stream_transport
+from aioqemu_loop.transports.tls import TLSTransport
 
 if TYPE_CHECKING:
     from asyncio import BaseProtocol, Server, SubprocessProtocol
@@ -214,10 +215,68 @@ class Loop(SockMethods, _BaseEventLoop):
         ssl_shutdown_timeout: float | None = SSL_SHUTDOWN_TIMEOUT,
         context: Context | None = None,
     ) -> Any:
-        timeouts = unix.tls_timeouts(ssl_handshake_timeout, ssl_shutdown_timeout)
-        tls: Any = sslproto.SSLProtocol(self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts)
-        self._make_socket_transport(rawsock, tls, extra=extra, server=server, context=context)
-        return tls._app_transport
+        tls: Any = TLSTransport(
+            self.context,
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        tls.attach(self._make_socket_transport(rawsock, tls, extra=extra, server=server, context=context))
+        return tls
+
+    async def start_tls(
+        self,
+        transport: Any,
+        protocol: BaseProtocol,
+        sslcontext: ssl_module.SSLContext,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> Any:
+        """Go on over TLS. Returns the transport that `protocol` uses from now on; the given one is below it."""
+        if not isinstance(sslcontext, ssl_module.SSLContext):
+            raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}")
+        if not getattr(transport, "_start_tls_compatible", False):
+            raise TypeError(f"transport {transport!r} is not supported by start_tls()")
+        waiter = self.create_future()
+        tls = TLSTransport(
+            self.context,
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+            call_connection_made=False,
+            writing_paused=transport.get_protocol() is protocol and getattr(transport, "_protocol_paused", False),
+        )
+        transport.pause_reading()  # nothing may come before connection_made()
+        if server_side and isinstance(protocol, streams.StreamReaderProtocol):
+            # The client did not wait for our answer: its first bytes of TLS came together with the plain text.
+            reader = getattr(protocol, "_stream_reader", None)
+            if reader is not None and reader._buffer:
+                tls.data_received(bytes(reader._buffer))
+                reader._buffer.clear()
+        transport.set_protocol(tls)
+        begin = self.call_soon(tls.connection_made, transport)
+        resume = self.call_soon(transport.resume_reading)
+        try:
+            await waiter
+        except BaseException:
+            transport.close()
+            begin.cancel()
+            resume.cancel()
+            raise
+        return tls
 
     # -- servers --
 

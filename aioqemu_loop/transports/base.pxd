@@ -46,3 +46,5 @@ cdef class FlowControlledTransport(BaseTransport):
 
 cdef int hold_socket(object sock) except -1
 cdef int let_go_of_socket(object sock) except -1
+cdef int tell_flow(object protocol, bint pause, object transport, object loop) except -1
+cdef tuple water_marks(object high, object low, Py_ssize_t default_high)

@@ -252,29 +252,10 @@ cdef class FlowControlledTransport(BaseTransport):
         else:
             return 0
         self._protocol_paused = pause
-        try:
-            if pause:
-                self.protocol.pause_writing()
-            else:
-                self.protocol.resume_writing()
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            self._loop.call_exception_handler({
-                "message": f"protocol.{'pause' if pause else 'resume'}_writing() failed",
-                "exception": exc,
-                "transport": self,
-                "protocol": self.protocol,
-            })
-        return 0
+        return tell_flow(self.protocol, pause, self, self._loop)
 
     def set_write_buffer_limits(self, high=None, low=None):
-        if high is None:
-            high = DEFAULT_HIGH_WATER if low is None else 4 * low
-        if low is None:
-            low = high // 4
-        if not high >= low >= 0:
-            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+        high, low = water_marks(high, low, DEFAULT_HIGH_WATER)
         self.high_water = high
         self.low_water = low
         if not self._conn_lost and self.buffered_size() > self.high_water:
@@ -294,3 +275,33 @@ cdef int let_go_of_socket(object sock) except -1:
     sock._decref_socketios()
     sock.close()
     return 0
+
+
+cdef int tell_flow(object protocol, bint pause, object transport, object loop) except -1:
+    """pause_writing() or resume_writing(). What they raise is for the exception handler."""
+    try:
+        if pause:
+            protocol.pause_writing()
+        else:
+            protocol.resume_writing()
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as exc:
+        loop.call_exception_handler({
+            "message": f"protocol.{'pause' if pause else 'resume'}_writing() failed",
+            "exception": exc,
+            "transport": transport,
+            "protocol": protocol,
+        })
+    return 0
+
+
+cdef tuple water_marks(object high, object low, Py_ssize_t default_high):
+    """(high, low) where one or both may be None."""
+    if high is None:
+        high = default_high if low is None else 4 * low
+    if low is None:
+        low = high // 4
+    if not high >= low >= 0:
+        raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+    return high, low

@@ -1,10 +1,16 @@
 from cpython.buffer cimport Py_buffer
 
 from aioqemu_loop.context.aio_context cimport AioContext
+from aioqemu_loop.context.sources cimport Flushable
 from aioqemu_loop.transports.writing cimport WritingTransport
 
 
+cdef class Layer(Flushable):
+    cdef int bytes_received(self, char *data, Py_ssize_t size) except -1
+
+
 cdef class StreamTransport(WritingTransport):
+    cdef Layer layer
     cdef object server
     cdef object empty_waiter
     cdef object room_waiter
@@ -12,7 +18,6 @@ cdef class StreamTransport(WritingTransport):
     cdef int kind
     cdef int proto
     cdef bint buffered
-    cdef bint tls
     cdef bint plain_reader
     cdef bint view_held
     cdef bint eof_sent
@@ -25,7 +30,7 @@ cdef class StreamTransport(WritingTransport):
     cdef int release_view(self) except -1
     cdef int wake_sendfile(self, object exc) except -1
     cdef int end_sendfile(self) except -1
-    cdef int pause_tls(self) except -1
+    cdef int send_bytes(self, bytes data) except -1
 
 
 cdef StreamTransport new_stream_transport(AioContext context, object loop, int fd, object sock, int family, int kind,

@@ -12,11 +12,12 @@ from posix.unistd cimport close as close_fd
 import inspect
 import os
 import socket
-from asyncio import base_events, constants, protocols, sslproto, transports, trsock
+from asyncio import base_events, constants, protocols, transports, trsock
 from asyncio.log import logger
 
 from aioqemu_loop.context.aio_context cimport AioContext
 from aioqemu_loop.context.core cimport SCRATCH_SIZE
+from aioqemu_loop.context.sources cimport Flushable
 from aioqemu_loop.system.libc cimport EAGAIN
 from aioqemu_loop.system.sockaddr cimport sockname_of
 from aioqemu_loop.transports.base cimport hold_socket, let_go_of_socket
@@ -29,13 +30,21 @@ cdef extern from "<sys/socket.h>" nogil:
     enum: SHUT_WR
 
 cdef object BufferedProtocol = protocols.BufferedProtocol
-cdef object SSLProtocol = sslproto.SSLProtocol
 cdef object Socket = socket.socket
 cdef bint ATTACH_TAKES_TRANSPORT = "transport" in inspect.signature(base_events.Server._attach).parameters
 
 
 class SocketTransport(transports._FlowControlMixin, transports.Transport):
     """What `transport.__class__` answers (see `base`)."""
+
+
+cdef class Layer(Flushable):
+    """A protocol of ours that is a transport for another one: it takes what was read without a bytes object between. All
+    else it is told as any asyncio.Protocol, which it also is for transports that are not ours."""
+
+    cdef int bytes_received(self, char *data, Py_ssize_t size) except -1:
+        """`data` is good until anything else runs."""
+        raise NotImplementedError
 
 
 cdef class StreamTransport(WritingTransport):
@@ -60,7 +69,7 @@ cdef class StreamTransport(WritingTransport):
     def set_protocol(self, protocol):
         self.protocol = protocol
         self.buffered = isinstance(protocol, BufferedProtocol)
-        self.tls = isinstance(protocol, SSLProtocol)
+        self.layer = <Layer>protocol if isinstance(protocol, Layer) else None
         self.plain_reader = is_plain(protocol)
 
     cdef int lookup(self, str name) except -1:
@@ -122,6 +131,7 @@ cdef class StreamTransport(WritingTransport):
 
     cdef int deliver(self, Py_ssize_t result) except -1:
         cdef bint buffered = self.view_held
+        cdef Layer layer = self.layer
         self.release_view()
         if result == 0:
             return self.on_eof()
@@ -130,7 +140,9 @@ cdef class StreamTransport(WritingTransport):
                 self.fatal_error(OSError(-result, os.strerror(-result)), "Fatal read error on socket transport")
             return 0
         try:
-            if buffered:
+            if layer is not None:
+                layer.bytes_received(self.context.scratch, result)
+            elif buffered:
                 self.protocol.buffer_updated(result)
             elif self.plain_reader:
                 feed(self.protocol, self.context.scratch, result)
@@ -139,7 +151,7 @@ cdef class StreamTransport(WritingTransport):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
-            method = "buffer_updated" if buffered else "data_received"
+            method = "buffer_updated" if buffered or layer is not None else "data_received"
             self.fatal_error(exc, f"Fatal error: protocol.{method}() call failed.")
         return 0
 
@@ -184,6 +196,13 @@ cdef class StreamTransport(WritingTransport):
             if c_shutdown(self.fd, SHUT_WR) < 0:
                 raise OSError(errno, os.strerror(errno))
         return 0
+
+    cdef int send_bytes(self, bytes data) except -1:
+        """write() for a layer, which has gathered by itself: nothing is held back."""
+        if not self.may_write():
+            return 0
+        self.queue.append(data, 0)
+        return self.flow_control() if self.blocked else self.send_queued()
 
     def write_eof(self):
         if self.closing or self.eof_sent:
@@ -257,23 +276,11 @@ cdef class StreamTransport(WritingTransport):
 
     cdef int schedule_connection_lost(self, object exc) except -1:
         self.end_sendfile()
-        if exc is not None:
-            self.pause_tls()
         return WritingTransport.schedule_connection_lost(self, exc)
 
     cdef int fd_lost(self) except -1:
         self.end_sendfile()
-        if not self._conn_lost:
-            self.pause_tls()
         return WritingTransport.fd_lost(self)
-
-    cdef int pause_tls(self) except -1:
-        """The connection broke, which asyncio's TLS transport does not tell by is_closing() before 3.14 (3.13.1, 3.12.8).
-        Who writes and awaits drain() in turn would never suspend, and connection_lost() never be called."""
-        if self.tls and not self._protocol_paused:
-            self._protocol_paused = True
-            self.protocol.pause_writing()
-        return 0
 
     cdef int release_fd(self) except -1:
         if self.fd >= 0:

@@ -1,0 +1,148 @@
+"""The ssl module's SSLObject between two memory buffers, with as little around each call as can be.
+
+What came from the peer is fed into `incoming` and decrypted from there; what is encrypted comes out of `outgoing`, as
+do the answers of the TLS protocol itself.
+"""
+
+from cpython.buffer cimport Py_buffer, PyBuffer_FillInfo
+from libc.string cimport memcpy
+
+import ssl
+
+import cython
+
+from aioqemu_loop.transports.engine cimport iovec
+from aioqemu_loop.transports.write_queue cimport WriteQueue
+
+cdef tuple AGAIN = (ssl.SSLWantReadError, ssl.SSLSyscallError)
+
+# RFC 8446, 5.1 and 5.2: type (1 byte), version (2), length (2); at most 2**14 bytes of text and, before TLS 1.3, 2048 more.
+cdef enum:
+    HEADER_SIZE = 5
+    BODY_MAX = 16384 + 2048
+    # change_cipher_spec, alert, handshake, application_data, heartbeat
+    FIRST_TYPE = 20
+    LAST_TYPE = 24
+
+
+@cython.final
+cdef class Window:
+    """Memory of ours as a buffer for one call of the ssl module: no object is made, nothing is copied."""
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        PyBuffer_FillInfo(view, self, self.data, self.size, self.readonly, flags)
+
+
+cdef int follow(Framing *framing, const char *data, Py_ssize_t size) noexcept:
+    """Note that these bytes have come. `tail` is then how many came after the end of the last whole record, or -1 where
+    this does not look like TLS."""
+    cdef Py_ssize_t at = 0
+    cdef Py_ssize_t step
+    if framing.tail < 0:
+        return 0
+    while at < size:
+        if framing.left:
+            step = min(framing.left, size - at)
+            framing.left -= step
+            framing.tail += step
+            at += step
+        else:
+            framing.header[framing.have] = <unsigned char>data[at]
+            framing.have += 1
+            framing.tail += 1
+            at += 1
+            if framing.have < HEADER_SIZE:
+                continue
+            framing.have = 0
+            framing.left = framing.header[3] << 8 | framing.header[4]
+            if framing.left > BODY_MAX or not FIRST_TYPE <= framing.header[0] <= LAST_TYPE:
+                framing.tail = -1
+                return 0
+        if not framing.left:
+            framing.tail = 0
+    return 0
+
+
+@cython.final
+cdef class TLSPipe:
+    """One SSLObject of `sslcontext`. Errors of TLS are the ssl module's exceptions."""
+
+    def __init__(self, sslcontext, bint server_side, server_hostname):
+        self.incoming = ssl.MemoryBIO()
+        self.outgoing = ssl.MemoryBIO()
+        self.ssl_object = sslcontext.wrap_bio(
+            self.incoming, self.outgoing, server_side=server_side, server_hostname=server_hostname
+        )
+        self.ssl_read = quick(self.ssl_object, "read")
+        self.ssl_write = quick(self.ssl_object, "write")
+        self.write_incoming = self.incoming.write
+        self.read_outgoing = self.outgoing.read
+        self.window = Window.__new__(Window)
+
+    cdef int feed(self, const char *data, Py_ssize_t size) except -1:
+        """The peer has sent this."""
+        self.window.data = <char *>data
+        self.window.size = size
+        self.window.readonly = True
+        self.write_incoming(self.window)
+        follow(&self.framing, data, size)
+        return 0
+
+    cdef bint has_text(self) except -1:
+        """False where decrypt() would get nothing. OpenSSL says so by an exception, which takes 2 us: longer than a
+        short record. It takes whole records from `incoming`, so what is behind the last one's end is no use yet."""
+        return self.inside or <Py_ssize_t>self.incoming.pending > self.framing.tail
+
+    cdef Py_ssize_t decrypt(self, char *where, Py_ssize_t room) except -2:
+        """Text of one record: how much, 0 for close_notify, -1 where no more can be had."""
+        cdef Py_ssize_t got
+        if not self.has_text():
+            return -1
+        self.window.data = where
+        self.window.size = room
+        self.window.readonly = False
+        self.inside = False
+        try:
+            got = self.ssl_read(room, self.window)
+        except AGAIN:
+            return -1
+        self.inside = got == room
+        return got
+
+    cdef Py_ssize_t encrypt(self, WriteQueue queue, Py_ssize_t most, char *scratch) except -2:
+        """Take text from the queue: how much, or -1 where TLS has to hear from the peer first. Small pieces become one
+        record; `scratch` has room for that."""
+        cdef iovec *chunks = queue.chunks + queue.head
+        cdef char *text = <char *>chunks[0].iov_base
+        cdef Py_ssize_t size = min(<Py_ssize_t>chunks[0].iov_len, most)
+        cdef Py_ssize_t step, i
+        owner = <object>queue.owners[queue.head]  # whatever a callback inside OpenSSL does
+        if queue.count > 1 and size < RECORD_SIZE:
+            text = scratch
+            size = 0
+            for i in range(queue.count):
+                step = min(<Py_ssize_t>chunks[i].iov_len, RECORD_SIZE - size)
+                memcpy(text + size, chunks[i].iov_base, step)
+                size += step
+                if size == RECORD_SIZE:
+                    break
+        self.window.data = text
+        self.window.size = size
+        self.window.readonly = True
+        try:
+            size = self.ssl_write(self.window)
+        except AGAIN:
+            return -1
+        queue.advance(size)
+        return size
+
+    cdef bytes take_outgoing(self):
+        """What is to be sent to the peer."""
+        return self.read_outgoing()
+
+
+cdef object quick(object ssl_object, str name):
+    """The method of the object inside, if the SSLObject's own is not a subclass's: one Python frame less per call."""
+    if getattr(type(ssl_object), name) is getattr(ssl.SSLObject, name):
+        return getattr(ssl_object._sslobj, name)
+    return getattr(ssl_object, name)
