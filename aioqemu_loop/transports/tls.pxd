@@ -13,6 +13,7 @@ cdef class TLSTransport(TLSWriting):
     cdef Told told
     cdef bint buffered
     cdef bint closed
+    cdef bint closed_twice
     cdef bint eof
     cdef bint reading_paused
     cdef bint below_reading_paused
@@ -38,6 +39,7 @@ cdef class TLSTransport(TLSWriting):
     cdef int on_close_notify(self) except -1
     cdef int call_eof_received(self) except -1
     cdef int control_reading(self) except -1
+    cdef int let_go(self) except -1
     cdef int start_shutdown(self) except -1
     cdef int do_flush(self) except -1
     cdef int do_shutdown(self) except -1

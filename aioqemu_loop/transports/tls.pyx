@@ -147,7 +147,6 @@ cdef class TLSTransport(TLSWriting):
 
     def connection_lost(self, exc):
         self.queue.clear()
-        self.pipe.take_outgoing()
         self.lost_writes += 1
         self.closed = True
         if self.state != HANDSHAKE and self.told in (MADE, EOF_RECEIVED):
@@ -155,6 +154,7 @@ cdef class TLSTransport(TLSWriting):
             self._loop.call_soon(self.protocol.connection_lost, exc)
         self.state = OVER
         self.below = self.stream = self.protocol = None
+        self.let_go()
         self.wake(exc)
         self.cancel_timer()
 
@@ -379,9 +379,13 @@ cdef class TLSTransport(TLSWriting):
     cdef int discard(self) except -1:
         """After close() nothing is given to the protocol, but the peer may have to be heard before it hears us."""
         cdef char *text = self.context.read_scratch() + TEXT_AT
-        while self.pipe.decrypt(text, TEXT_MAX) > 0:
-            pass
-        return self.control_reading()
+        try:
+            while self.pipe.decrypt(text, TEXT_MAX) > 0:
+                pass
+            self.control_reading()
+        except Exception as exc:
+            self.fatal_error(exc, "Fatal error on SSL protocol")
+        return 0
 
     cdef int on_close_notify(self) except -1:
         self.call_eof_received()
@@ -435,6 +439,10 @@ cdef class TLSTransport(TLSWriting):
         if not self.closed:
             self.closed = True
             self.start_shutdown()
+            return
+        self.closed_twice = True
+        if self.state == OVER:
+            self.let_go()
 
     def abort(self):
         self.pump()  # what was written before goes out if the transport below takes it, as if write() had sent it at once
@@ -442,6 +450,13 @@ cdef class TLSTransport(TLSWriting):
 
     def _force_close(self, exc):
         self.force_close(exc)
+
+    cdef int let_go(self) except -1:
+        """Most protocols keep their transport, and that the SSLContext. As in asyncio close() after the end lets go."""
+        self.pipe.let_go()
+        if self.closed_twice:
+            self.extra.clear()
+        return 0
 
     cdef int start_shutdown(self) except -1:
         if self.state == WAITING or self.state == HANDSHAKE:
@@ -460,10 +475,9 @@ cdef class TLSTransport(TLSWriting):
             self.discard()
         else:
             self.read(NULL, 0)
-        if self.state != FLUSHING:
-            return 0
-        self.pump()
-        if self.state != FLUSHING:
+        if self.state == FLUSHING:
+            self.pump()
+        if self.state != FLUSHING or self.broken():
             return 0
         if self.queue.size and (self.below_paused or not self.eof):
             if self.timer is None:

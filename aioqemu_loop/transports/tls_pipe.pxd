@@ -35,3 +35,4 @@ cdef class TLSPipe:
     cdef Py_ssize_t decrypt(self, char *where, Py_ssize_t room) except -2
     cdef Py_ssize_t encrypt(self, WriteQueue queue, Py_ssize_t most, char *scratch) except -2
     cdef bytes take_outgoing(self)
+    cdef int let_go(self) except -1

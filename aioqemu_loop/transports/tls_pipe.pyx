@@ -140,6 +140,12 @@ cdef class TLSPipe:
         """What is to be sent to the peer."""
         return self.read_outgoing()
 
+    cdef int let_go(self) except -1:
+        """The connection is over: nothing is encrypted or decrypted any more."""
+        self.ssl_object = self.ssl_read = self.ssl_write = None
+        self.read_outgoing()
+        return 0
+
 
 cdef object quick(object ssl_object, str name):
     """The method of the object inside, if the SSLObject's own is not a subclass's: one Python frame less per call."""

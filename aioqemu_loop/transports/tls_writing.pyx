@@ -116,7 +116,10 @@ cdef class TLSWriting(Layer):
         return 0
 
     cdef int flow_control(self) except -1:
+        """As in asyncio `high` bytes are too many, not only more; but no bytes are never too many."""
         cdef Py_ssize_t size = self.queue.size
+        if self.protocol is None:
+            return 0
         if size >= self.write_high and size > self.write_low:
             if not self._protocol_paused:
                 self._protocol_paused = True
@@ -128,8 +131,7 @@ cdef class TLSWriting(Layer):
 
     def set_write_buffer_limits(self, high=None, low=None):
         self.write_high, self.write_low = water_marks(high, low, WRITE_HIGH)
-        if self.protocol is not None:
-            self.flow_control()
+        self.flow_control()
 
     def get_write_buffer_limits(self):
         return (self.write_low, self.write_high)
