@@ -274,11 +274,14 @@ class TestErrors:
             await ours.until_lost()
             (details,) = errors
             assert isinstance(details["exception"], ZeroDivisionError)
-            assert details["message"] == {
-                "data_received": "Fatal error on SSL protocol",
-                "eof_received": "Error calling eof_received()",
-                "pause_writing": "protocol.pause_writing() failed",
-            }[method]
+            assert (
+                details["message"]
+                == {
+                    "data_received": "Fatal error on SSL protocol",
+                    "eof_received": "Error calling eof_received()",
+                    "pause_writing": "protocol.pause_writing() failed",
+                }[method]
+            )
             if method != "pause_writing":
                 assert isinstance(ours.lost, ZeroDivisionError)
             errors.clear()
@@ -355,6 +358,7 @@ class TestErrors:
         loop = loop_factory()
 
         async def leave_open():
+            loop = asyncio.get_running_loop()
             server = await loop.create_server(asyncio.Protocol, HOST, 0, ssl=tls[0])
             await loop.create_connection(
                 asyncio.Protocol, *server.sockets[0].getsockname(), ssl=tls[1], server_hostname="localhost"
