@@ -34,6 +34,7 @@ cdef class TLSTransport(TLSWriting):
     cdef int read(self, char *data, Py_ssize_t size) except -1
     cdef bint may_read(self) noexcept
     cdef bint read_copied(self, char *data, Py_ssize_t size) except -1
+    cdef Py_ssize_t decrypt_all(self, char *data, Py_ssize_t size, char *text, Py_ssize_t *got) except -1
     cdef bint read_buffered(self) except -1
     cdef int discard(self) except -1
     cdef int on_close_notify(self) except -1

@@ -13,6 +13,7 @@ send) -> shutdown (close_notify exchanged) -> leaving (the transport below will 
 
 from cpython.buffer cimport PyBUF_WRITABLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 
 import ssl
 import warnings
@@ -20,7 +21,7 @@ from asyncio import constants, exceptions, protocols, sslproto
 from asyncio.log import logger
 
 from aioqemu_loop.context.aio_context cimport AioContext
-from aioqemu_loop.context.core cimport SCRATCH_SIZE
+from aioqemu_loop.context.core cimport SCRATCH_ROOM, SCRATCH_SIZE
 from aioqemu_loop.transports.base cimport water_marks
 from aioqemu_loop.transports.stream cimport StreamTransport
 from aioqemu_loop.transports.tls_pipe cimport TLSPipe
@@ -42,11 +43,17 @@ cdef Py_ssize_t READ_HIGH = 256 * 1024
 cdef double HANDSHAKE_TIMEOUT = constants.SSL_HANDSHAKE_TIMEOUT
 cdef double SHUTDOWN_TIMEOUT = getattr(constants, "SSL_SHUTDOWN_TIMEOUT", 30.0)  # 3.11
 
+# Text lies in the scratch buffer. Between two records Python may collect garbage, and a finalizer that closes another
+# connection may come here again; so may another thread's loop while OpenSSL works.
+cdef bint text_taken = False
+
 cdef enum:
     # Where in the context's scratch buffer text is put: behind what a stream transport may have read.
     TEXT_AT = SCRATCH_SIZE
     # asyncio gives a protocol up to so much at once, too.
     TEXT_MAX = SCRATCH_SIZE
+    # Where what nobody wants is put; `tls_writing` uses what is between.
+    WASTE_AT = 3 * SCRATCH_SIZE
     # The memory buffers keep the memory they once needed, so they are filled by so much at a time.
     BATCH = 64 * 1024
 
@@ -158,9 +165,9 @@ cdef class TLSTransport(TLSWriting):
         self.wake(exc)
         self.cancel_timer()
 
-    def data_received(self, bytes data):
-        cdef Py_ssize_t size = len(data)
-        self.pipe.feed(data, size)
+    def data_received(self, data):
+        cdef bytes held = bytes(data)
+        self.pipe.feed(held, len(held))
         self.advance()
 
     cdef int bytes_received(self, char *data, Py_ssize_t size) except -1:
@@ -324,30 +331,49 @@ cdef class TLSTransport(TLSWriting):
 
     cdef bint read_copied(self, char *data, Py_ssize_t size) except -1:
         """One data_received(). Returns whether there may be more."""
-        cdef char *text = self.context.read_scratch() + TEXT_AT
+        global text_taken
+        cdef bint taken = text_taken
+        cdef char *text = <char *>PyMem_Malloc(TEXT_MAX) if taken else self.context.read_scratch() + TEXT_AT
+        cdef Py_ssize_t got = -1
+        cdef Py_ssize_t total
+        cdef bytes received
+        if text == NULL:
+            raise MemoryError
+        text_taken = True  # it is in any case
+        try:
+            total = self.decrypt_all(data, size, text, &got)
+            received = PyBytes_FromStringAndSize(text, total)
+        finally:
+            if taken:
+                PyMem_Free(text)
+            else:
+                text_taken = False
+        if total:
+            self.protocol.data_received(received)
+        if got == 0:
+            self.on_close_notify()
+        return total == TEXT_MAX and got != 0
+
+    cdef Py_ssize_t decrypt_all(self, char *data, Py_ssize_t size, char *text, Py_ssize_t *got) except -1:
+        """How much was put into `text`, which has room for TEXT_MAX. `got`: what decrypt() returned last."""
         cdef Py_ssize_t total = 0
-        cdef Py_ssize_t got, step
+        cdef Py_ssize_t step
         while True:
             if size:
                 step = min(size, BATCH)
                 self.pipe.feed(data, step)
                 data += step
                 size -= step
-            got = -1
             while total < TEXT_MAX:
-                got = self.pipe.decrypt(text + total, TEXT_MAX - total)
-                if got <= 0:
+                got[0] = self.pipe.decrypt(text + total, TEXT_MAX - total)
+                if got[0] <= 0:
                     break
-                total += got
-            if got == 0 or not size or total == TEXT_MAX:
+                total += got[0]
+            if got[0] == 0 or not size or total == TEXT_MAX:
                 break
         if size:
             self.pipe.feed(data, size)
-        if total:
-            self.protocol.data_received(PyBytes_FromStringAndSize(text, total))
-        if got == 0:
-            self.on_close_notify()
-        return total == TEXT_MAX and got != 0
+        return total
 
     cdef bint read_buffered(self) except -1:
         """One buffer_updated(). Returns whether there may be more."""
@@ -378,9 +404,9 @@ cdef class TLSTransport(TLSWriting):
 
     cdef int discard(self) except -1:
         """After close() nothing is given to the protocol, but the peer may have to be heard before it hears us."""
-        cdef char *text = self.context.read_scratch() + TEXT_AT
+        cdef char *waste = self.context.read_scratch() + WASTE_AT
         try:
-            while self.pipe.decrypt(text, TEXT_MAX) > 0:
+            while self.pipe.decrypt(waste, SCRATCH_ROOM - WASTE_AT) > 0:
                 pass
             self.control_reading()
         except Exception as exc:

@@ -29,6 +29,7 @@ cdef class TLSPipe:
     cdef Window window
     cdef Framing framing
     cdef bint inside
+    cdef bint foreign
 
     cdef int feed(self, const char *data, Py_ssize_t size) except -1
     cdef bint has_text(self) except -1

@@ -5,6 +5,7 @@ do the answers of the TLS protocol itself.
 """
 
 from cpython.buffer cimport Py_buffer, PyBuffer_FillInfo
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.string cimport memcpy
 
 import ssl
@@ -73,8 +74,10 @@ cdef class TLSPipe:
         self.ssl_object = sslcontext.wrap_bio(
             self.incoming, self.outgoing, server_side=server_side, server_hostname=server_hostname
         )
-        self.ssl_read = quick(self.ssl_object, "read")
-        self.ssl_write = quick(self.ssl_object, "write")
+        self.foreign = foreign(self.ssl_object)
+        methods = self.ssl_object if self.foreign else self.ssl_object._sslobj
+        self.ssl_read = methods.read
+        self.ssl_write = methods.write
         self.write_incoming = self.incoming.write
         self.read_outgoing = self.outgoing.read
         self.window = Window.__new__(Window)
@@ -96,14 +99,22 @@ cdef class TLSPipe:
     cdef Py_ssize_t decrypt(self, char *where, Py_ssize_t room) except -2:
         """Text of one record: how much, 0 for close_notify, -1 where no more can be had."""
         cdef Py_ssize_t got
+        cdef bytes text
         if not self.has_text():
             return -1
-        self.window.data = where
-        self.window.size = room
-        self.window.readonly = False
         self.inside = False
         try:
-            got = self.ssl_read(room, self.window)
+            if self.foreign:
+                text = self.ssl_read(room)
+                got = len(text)
+                if got > room:
+                    raise ValueError(f"read({room}) of {type(self.ssl_object).__name__} returned {got} bytes")
+                memcpy(where, PyBytes_AS_STRING(text), got)
+            else:
+                self.window.data = where
+                self.window.size = room
+                self.window.readonly = False
+                got = self.ssl_read(room, self.window)
         except AGAIN:
             return -1
         self.inside = got == room
@@ -126,11 +137,14 @@ cdef class TLSPipe:
                 size += step
                 if size == RECORD_SIZE:
                     break
-        self.window.data = text
-        self.window.size = size
-        self.window.readonly = True
         try:
-            size = self.ssl_write(self.window)
+            if self.foreign:
+                size = self.ssl_write(PyBytes_FromStringAndSize(text, size))
+            else:
+                self.window.data = text
+                self.window.size = size
+                self.window.readonly = True
+                size = self.ssl_write(self.window)
         except AGAIN:
             return -1
         queue.advance(size)
@@ -147,8 +161,8 @@ cdef class TLSPipe:
         return 0
 
 
-cdef object quick(object ssl_object, str name):
-    """The method of the object inside, if the SSLObject's own is not a subclass's: one Python frame less per call."""
-    if getattr(type(ssl_object), name) is getattr(ssl.SSLObject, name):
-        return getattr(ssl_object._sslobj, name)
-    return getattr(ssl_object, name)
+cdef bint foreign(object ssl_object) except -1:
+    """Whether a subclass has read() or write() of its own, which may keep what it is given. Otherwise those of the object
+    inside are called: one Python frame less."""
+    cdef object kind = type(ssl_object)
+    return kind.read is not ssl.SSLObject.read or kind.write is not ssl.SSLObject.write
