@@ -273,3 +273,10 @@ def connect():
         return transport
 
     return make
+
+
+@pytest.fixture
+def new_sslproto(any_loop):
+    """Skips the stdlib's loop on 3.10, whose SSLProtocol is another one."""
+    if isinstance(any_loop, asyncio.SelectorEventLoop) and sys.version_info < (3, 11):
+        pytest.skip("3.10's SSLProtocol is another one")

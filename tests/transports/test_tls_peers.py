@@ -8,7 +8,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 
 import pytest
@@ -47,13 +46,6 @@ class Peer:
         await asyncio.get_running_loop().run_in_executor(None, self.thread.join, PATIENCE)
         assert not self.thread.is_alive()
         assert self.error is None, self.error
-
-
-@pytest.fixture
-def new_sslproto(any_loop):
-    """Skips the stdlib's loop on 3.10, whose SSLProtocol is another one."""
-    if isinstance(any_loop, asyncio.SelectorEventLoop) and sys.version_info < (3, 11):
-        pytest.skip("3.10's SSLProtocol is another one")
 
 
 def version_of(context, version):

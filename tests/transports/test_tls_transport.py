@@ -15,13 +15,6 @@ PATIENCE = 15.0
 
 
 @pytest.fixture
-def new_sslproto(any_loop):
-    """Skips the stdlib's loop on 3.10, whose SSLProtocol is another one."""
-    if isinstance(any_loop, asyncio.SelectorEventLoop) and sys.version_info < (3, 11):
-        pytest.skip("3.10's SSLProtocol is another one")
-
-
-@pytest.fixture
 def ours_only(any_loop):
     if isinstance(any_loop, asyncio.SelectorEventLoop):
         pytest.skip("the stdlib's loop does worse")
@@ -228,6 +221,50 @@ class TestTheTransport:
             ours.transport.set_protocol(ours)
             theirs.transport.write(b"back")
             await ours.until(lambda: ours.data == b"back")
+            await end(ours, theirs, server)
+
+        run(main())
+
+
+class TestMemory:
+    def test_garbage_collected_between_two_records(self, run, ends, recorder, tls):
+        """Finalizers that close other connections, which have not read what came, while records are decrypted."""
+
+        class Closes:
+            def __init__(self, transport):
+                self.transport = transport
+                self.cycle = self
+
+            def __del__(self):
+                self.transport.close()
+
+        async def main():
+            ours, theirs, server = await ends()
+            others = []
+            blob = bytes(range(256)) * 2000
+            for _ in range(5):
+                other, peer, its_server = await ends()
+                other.transport.pause_reading()
+                peer.transport.write(b"?" * 100_000)
+                others.append((other, peer, its_server))
+            await asyncio.sleep(0.05)
+            ours.transport.pause_reading()
+            theirs.transport.write(blob)
+            await asyncio.sleep(0.05)
+            for other, _, _ in others:
+                Closes(other.transport)
+            thresholds = gc.get_threshold()
+            gc.set_threshold(1, 1, 1)
+            try:
+                ours.transport.resume_reading()
+                await ours.until(lambda: len(ours.data) == len(blob))
+            finally:
+                gc.set_threshold(*thresholds)
+            assert ours.data == blob
+            gc.collect()
+            for other, peer, its_server in others:
+                await other.until_lost()
+                await end(peer, its_server)
             await end(ours, theirs, server)
 
         run(main())
