@@ -227,7 +227,7 @@ class TestTheTransport:
 
 
 class TestMemory:
-    def test_garbage_collected_between_two_records(self, run, ends, recorder, tls):
+    def test_garbage_collected_between_two_records(self, run, new_sslproto, ends):
         """Finalizers that close other connections, which have not read what came, while records are decrypted."""
 
         class Closes:
