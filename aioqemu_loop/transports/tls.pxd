@@ -12,6 +12,7 @@ cdef class TLSTransport(TLSWriting):
     cdef dict extra
     cdef Told told
     cdef bint buffered
+    cdef bint plain_reader
     cdef bint closed
     cdef bint closed_twice
     cdef bint eof

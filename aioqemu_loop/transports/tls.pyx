@@ -24,6 +24,7 @@ from aioqemu_loop.context.aio_context cimport AioContext
 from aioqemu_loop.context.core cimport SCRATCH_ROOM, SCRATCH_SIZE
 from aioqemu_loop.transports.base cimport water_marks
 from aioqemu_loop.transports.stream cimport StreamTransport
+from aioqemu_loop.transports.stream_reader cimport feed, is_plain
 from aioqemu_loop.transports.tls_pipe cimport TLSPipe
 from aioqemu_loop.transports.tls_writing cimport (
     FLUSHING,
@@ -121,6 +122,7 @@ cdef class TLSTransport(TLSWriting):
     def set_protocol(self, protocol):
         self.protocol = protocol
         self.buffered = isinstance(protocol, BufferedProtocol)
+        self.plain_reader = is_plain(protocol)
 
     def get_protocol(self):
         return self.protocol
@@ -336,19 +338,22 @@ cdef class TLSTransport(TLSWriting):
         cdef char *text = <char *>PyMem_Malloc(TEXT_MAX) if taken else self.context.read_scratch() + TEXT_AT
         cdef Py_ssize_t got = -1
         cdef Py_ssize_t total
-        cdef bytes received
+        cdef bytes received = None
         if text == NULL:
             raise MemoryError
         text_taken = True  # it is in any case
         try:
             total = self.decrypt_all(data, size, text, &got)
-            received = PyBytes_FromStringAndSize(text, total)
+            if not self.plain_reader:
+                received = PyBytes_FromStringAndSize(text, total)
+            elif total:
+                feed(self.protocol, text, total)
         finally:
             if taken:
                 PyMem_Free(text)
             else:
                 text_taken = False
-        if total:
+        if total and received is not None:
             self.protocol.data_received(received)
         if got == 0:
             self.on_close_notify()
