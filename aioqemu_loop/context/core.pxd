@@ -28,6 +28,8 @@ cdef class ContextCore:
     cdef bint dispatching
     cdef bint look_now
     cdef int64_t looked_ns
+    cdef int64_t clocked_ns
+    cdef int unclocked_turns
     cdef Flushable flush_first
     cdef list flush_more
     cdef list settling

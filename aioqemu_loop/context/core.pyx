@@ -40,6 +40,9 @@ cdef int64_t LOOK_EVERY_NS = 100_000
 # The same where other threads may be waiting for the GIL, which a look lets go of: a busy loop would else make each
 # of them wait for the interpreter's switch interval (5 ms) at every hop.
 cdef int64_t SHARED_LOOK_EVERY_NS = 10_000
+# When a turn that read the clock and the turns since, which did not, took less than this, as many need not again.
+cdef int64_t SHORT_TURNS_NS = 4_000
+cdef int UNCLOCKED_TURNS = 3
 
 
 cdef class ContextCore:
@@ -139,9 +142,17 @@ cdef class ContextCore:
 
     cdef bint must_look(self) except *:
         """Whether to look although there is no time to sleep: always at first, then when it costs nothing, or when
-        the last look was too long ago."""
-        cdef int64_t patience = SHARED_LOOK_EVERY_NS if aio_other_threads() else LOOK_EVERY_NS
-        return self.look_now or self.monitor.need_wait() or clock_ns() - self.looked_ns >= patience
+        the last look was too long ago. While turns are short only some of them read the clock."""
+        cdef int64_t now
+        if self.look_now or self.monitor.need_wait():
+            return True
+        if self.unclocked_turns:
+            self.unclocked_turns -= 1
+            return False
+        now = clock_ns()
+        self.unclocked_turns = UNCLOCKED_TURNS if now - self.clocked_ns < SHORT_TURNS_NS else 0
+        self.clocked_ns = now
+        return now - self.looked_ns >= (SHARED_LOOK_EVERY_NS if aio_other_threads() else LOOK_EVERY_NS)
 
     cdef int look(self, int64_t timeout_ns) except -1:
         """Ask the monitor; the only place that sleeps."""

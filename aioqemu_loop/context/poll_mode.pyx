@@ -25,6 +25,8 @@ cdef extern from "<sched.h>" nogil:
 cdef int64_t FIRST_NS = 4_000
 # What grow=0 means, as in QEMU.
 cdef int64_t GROW = 2
+# A look takes longer than this. It bounds a spin where the clock stands still, under libfaketime for instance.
+cdef int64_t LOOK_MIN_NS = 10
 cdef int64_t YIELD_EVERY_NS = 4_000
 # A yield that takes longer gave the CPU to more than the answer to a small message (some 10 us).
 cdef int64_t CONTENDED_NS = 100_000
@@ -51,14 +53,17 @@ cdef class PollMode:
         cdef int64_t started, now, before, deadline, yield_ns
         cdef bint hit = False
         cdef int64_t lost = 0
+        cdef int64_t looks_left
         if self.ns == 0:
             return timeout_ns
         started = now = yield_ns = clock_ns()
         if now < self.rest_until_ns or not monitor.begin_peek(ready_list):
             return timeout_ns
         deadline = now + (self.ns if timeout_ns < 0 else min(self.ns, timeout_ns))
+        looks_left = (deadline - now) // LOOK_MIN_NS + 1
         with nogil:
-            while now < deadline:
+            while now < deadline and looks_left > 0:
+                looks_left -= 1
                 if monitor.peek() or aio_load_relaxed(&wakeup.notified):
                     hit = True
                     break

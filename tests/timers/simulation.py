@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import itertools
+import math
 import sys
 
 from hypothesis import HealthCheck, given, settings
@@ -77,8 +78,10 @@ class LoopTimers:
             assert self.loop.fdmon == backend
             self.tolerance, self.stable, self.uptime_max = 0.0, True, UPTIMES[-1]
         self.now = self.loop.time
-        # What is closer together than this may be the same ns: then the order of setting counts.
-        self.grain = 2e-9
+
+    def grain(self, when):
+        """What is closer together than this may be the same ns: then the order of setting counts."""
+        return max(2e-9, math.ulp(when))
 
     def set(self, how, delay_ns, callback):
         if how == "later":
@@ -112,7 +115,7 @@ class LoopTimers:
 class ContextTimers:
     """AioContext's own timers; times are in ns."""
 
-    tolerance, stable, grain, uptime_max = 0, True, 0, UPTIMES[-1]
+    tolerance, stable, uptime_max = 0, True, UPTIMES[-1]
 
     def __init__(self, backend: str) -> None:
         import aioqemu_loop
@@ -122,6 +125,9 @@ class ContextTimers:
 
     def now(self):
         return self.clock.now_ns.value
+
+    def grain(self, when):
+        return 0
 
     def set(self, how, delay_ns, callback):
         return self.move(self.context.timer_new(callback), delay_ns, callback)
@@ -201,7 +207,7 @@ class Day:
             if other_when == when and self.timers.stable:
                 assert other_order > order, "two of the same time in the wrong order"
             else:
-                assert other_when >= when - self.timers.grain, "a later one came first"
+                assert other_when >= when - self.timers.grain(when), "a later one came first"
         self.fired += 1
         self.step(self.per_callback)
 
