@@ -124,6 +124,7 @@ def test_two_threads_at_once_are_refused(context):
 def test_a_poll_during_the_sleep_of_another_thread_is_refused(context):
     me = threading.get_native_id()
     errors = []
+    over = []
 
     def intrude():
         # The main thread may be on its way in or out; only a poll during its sleep must fail.
@@ -133,12 +134,12 @@ def test_a_poll_during_the_sleep_of_another_thread_is_refused(context):
                 context.poll(False)
             except RuntimeError as exc:
                 errors.append(str(exc))
-        context.bh_schedule_oneshot(lambda: None)
+        context.bh_schedule_oneshot(lambda: over.append(True))
 
     thread = threading.Thread(target=intrude)
     with rescue(context, 20) as needed:
         thread.start()
-        while thread.is_alive() and not needed.is_set():
+        while not over and not needed.is_set():
             try:
                 context.poll()
             except RuntimeError:  # the intruder was inside

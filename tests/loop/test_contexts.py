@@ -193,5 +193,6 @@ def test_contexts_are_the_stdlibs(loop, reference, scenario):
     assert seen(loop, scenario) == seen(reference, scenario)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="3.10's SSLProtocol is another one; ours is as 3.14's")
 def test_contexts_over_tls_are_the_stdlibs(loop, reference, tls):
     assert seen(loop, streams, asyncio.Protocol, tls) == seen(reference, streams, asyncio.Protocol, tls)
