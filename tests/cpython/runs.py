@@ -32,7 +32,9 @@ OTHER_MODULES = (
     "unittest.test.test_async_case",  # up to 3.11
 )
 # Files that were seen to make no loop; one backend is enough for them.
-WITHOUT_LOOP = ("protocols", "tools", "transports")
+WITHOUT_LOOP = {"protocols", "tools", "transports"}
+if sys.version_info >= (3, 14):
+    WITHOUT_LOOP.add("contextlib_async")  # drives its coroutines by hand
 
 
 @dataclasses.dataclass
