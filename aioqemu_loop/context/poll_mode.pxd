@@ -10,6 +10,8 @@ cdef class PollMode:
     cdef int64_t shrink
     # How long the next spin may last.
     cdef int64_t ns
+    cdef int probe_after
+    cdef int probe_in
     cdef int64_t rest_until_ns
     cdef int64_t rest_ns
     cdef uint64_t spins

@@ -28,6 +28,12 @@ cdef int64_t GROW = 2
 # A look takes longer than this. It bounds a spin where the clock stands still, under libfaketime for instance.
 cdef int64_t LOOK_MIN_NS = 10
 cdef int64_t YIELD_EVERY_NS = 4_000
+# A wait in which this thread slept also took the time to wake up, which on a virtual machine can be more than the limit:
+# QEMU's rule alone would never begin. So a wait up to so many times the limit may be tried again by a whole spin, after
+# that many such waits at first; after twice as many where it was in vain, at the most PROBE_MAX.
+cdef int64_t PROBE_TIMES = 4
+cdef int PROBE_FIRST = 8
+cdef int PROBE_MAX = 1024
 # A yield that takes longer gave the CPU to more than the answer to a small message (some 10 us).
 cdef int64_t CONTENDED_NS = 100_000
 # Without poll mode after that: so many times what was lost, so it costs a hundredth at the most; twice as long as
@@ -46,6 +52,7 @@ cdef class PollMode:
         self.grow = grow
         self.shrink = shrink
         self.ns = self.rest_ns = self.rest_until_ns = 0
+        self.probe_after = self.probe_in = PROBE_FIRST
         return 0
 
     cdef int64_t spin(self, FDMon monitor, Wakeup wakeup, ReadyList ready_list, int64_t timeout_ns) except? -2:
@@ -84,6 +91,8 @@ cdef class PollMode:
         self.spent_ns += now - started
         if lost:
             self.rest(now, lost)
+        elif hit:
+            self.probe_after = PROBE_FIRST
         if hit or ready_list.size:
             return 0
         return timeout_ns if timeout_ns < 0 else max(0, timeout_ns - (now - started))
@@ -96,11 +105,18 @@ cdef class PollMode:
         return 0
 
     cdef int adapt(self, int64_t block_ns) except -1:
-        """After a wait that took `block_ns` in all: QEMU's rule."""
+        """After a wait that took `block_ns` in all: QEMU's rule, and the probes."""
         if block_ns <= self.ns:
             return 0
         if block_ns > self.max_ns:
-            self.ns = self.ns // self.shrink if self.shrink else 0
+            if self.ns:
+                self.ns = self.ns // self.shrink if self.shrink else 0
+                self.probe_after = min(PROBE_MAX, self.probe_after * 2)
+                self.probe_in = self.probe_after
+            elif block_ns <= self.max_ns * PROBE_TIMES:
+                self.probe_in -= 1
+                if self.probe_in <= 0:
+                    self.ns = self.max_ns
         elif self.ns == 0:
             self.ns = min(self.max_ns, FIRST_NS)
         else:
