@@ -178,20 +178,20 @@ def test_a_steady_ping_pong_spins_and_hits(fdmon, no_leaks):
 
 def test_events_that_wait_for_the_wake_up_are_probed_for(fdmon, no_leaks):
     """A wait that was a little longer than the limit is tried by a whole spin now and then: waking up may be what took
-    the time. In vain here, so that gets rarer."""
+    the time."""
     limit = 1_000_000
     context = AioContext(fdmon, limit)
     timer = context.timer_new(lambda: None)
-    probes = 0
-    for _ in range(200):
-        before = context.poll_ns
+    probed = False
+    deadline = time.monotonic() + 30
+    while not probed and time.monotonic() < deadline:
         timer.mod_ns(time.monotonic_ns() + 2 * limit)
         while timer.pending():
+            before = context.poll_ns
             context.poll()
-        probes += (before, context.poll_ns) == (0, limit)
-    assert 1 <= probes <= 20
-    timer.delete()
+            probed = probed or (before, context.poll_ns) == (0, limit)
     context.close()
+    assert probed
 
 
 def test_a_timer_a_millisecond_does_not_spin(fdmon, no_leaks):
