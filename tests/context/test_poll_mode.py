@@ -267,7 +267,7 @@ def test_grow_and_shrink_are_qemus(fdmon, no_leaks):
 
     while context.poll_ns < 1_000_000:
         wait(1_000_000)
-    assert wait(limit + 10_000_000)
+    assert any(wait(limit + 10_000_000) for _ in range(50))  # a wait may be cut short
     context.close()
 
 
