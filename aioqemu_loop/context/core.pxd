@@ -31,7 +31,7 @@ cdef class ContextCore:
     cdef int64_t clocked_ns
     cdef int unclocked_turns
     cdef Flushable flush_first
-    cdef list flush_more
+    cdef Flushable flush_last
     cdef list settling
     cdef char *scratch
     cdef PollMode poll_mode
@@ -57,5 +57,6 @@ cdef class ContextCore:
     cdef int run_timed(self, Runnable item) except -1
     cdef int report(self, object item, object exc) except -1
     cdef int add_flush(self, Flushable item) except -1
+    cdef int64_t flush_late(self, int64_t due_ns) except? -2
     cdef int flush_writes(self) except -1
     cdef char *read_scratch(self) except NULL

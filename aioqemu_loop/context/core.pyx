@@ -43,6 +43,9 @@ cdef int64_t SHARED_LOOK_EVERY_NS = 10_000
 # When a turn that read the clock and the turns since, which did not, took less than this, as many need not again.
 cdef int64_t SHORT_TURNS_NS = 4_000
 cdef int UNCLOCKED_TURNS = 3
+# Output waits for the end of the batch, where all of it goes out together: the peers of many connections are woken up once,
+# not one by one. It waits no longer than this where callbacks are slow.
+cdef int64_t FLUSH_AFTER_NS = 200_000
 
 
 cdef class ContextCore:
@@ -53,7 +56,6 @@ cdef class ContextCore:
         self.ready = ReadyQueue()
         self.timers = TimerHeap()
         self.ready_list = ReadyList()
-        self.flush_more = []
         self.settling = []
         self.wakeup = Wakeup()
         self.poll_mode = PollMode()
@@ -90,11 +92,13 @@ cdef class ContextCore:
         """This thread stops to run it: nothing stays armed that would go with the thread."""
         self.depth -= 1
         if self.depth == 0 and not self.closed and same_process(self.mark):
-            self.flush_writes()
-            self.monitor.release(self.ready_list)
-            self.wakeup.event.test_and_clear()
-            self.collect()
-            self.settle_waiting()
+            try:
+                self.flush_writes()
+            finally:
+                self.monitor.release(self.ready_list)
+                self.wakeup.event.test_and_clear()
+                self.collect()
+                self.settle_waiting()
         return 0
 
     cdef int settle_waiting(self) except -1:
@@ -217,6 +221,7 @@ cdef class ContextCore:
         cdef Runnable item = None
         cdef PyObject *taken
         cdef bint outer = self.dispatching
+        cdef int64_t flush_ns = 0
         self.dispatching = True
         try:
             while self.ready.popped < last:
@@ -227,7 +232,7 @@ cdef class ContextCore:
                         Py_DECREF(item)
                         ran += self.run_timed(item) if self.slow_ns else item.run()
                         if self.flush_first is not None:
-                            self.flush_writes()
+                            flush_ns = self.flush_late(flush_ns)
                 except (SystemExit, KeyboardInterrupt):
                     raise
                 except BaseException as exc:
@@ -263,31 +268,30 @@ cdef class ContextCore:
             if self.flush_first is None:
                 self.flush_first = item
             else:
-                self.flush_more.append(item)
+                self.flush_last.flush_next = item
+            self.flush_last = item
+        return 0
+
+    cdef int64_t flush_late(self, int64_t due_ns) except? -2:
+        """After a callback of a batch, with output waiting. Returns when it is due: 0 for "none waits"."""
+        cdef int64_t now = clock_ns()
+        if due_ns == 0:
+            return now + FLUSH_AFTER_NS
+        if now < due_ns:
+            return due_ns
+        self.flush_writes()
         return 0
 
     cdef int flush_writes(self) except -1:
-        """Most callbacks write to one transport at the most: that one needs no list."""
+        """Where one raises (an exit), the others stay for the next call."""
         cdef Flushable item
-        cdef list more
         while self.flush_first is not None:  # flushing may call protocols, which may write more
             item = self.flush_first
-            self.flush_first = None
+            self.flush_first = item.flush_next
+            item.flush_next = None
             item.flush_queued = False
             item.flush()
-            if self.flush_more:
-                more = self.flush_more
-                self.flush_more = []
-                for entry in more:
-                    (<Flushable>entry).flush_queued = False
-                for i, entry in enumerate(more):
-                    item = <Flushable>entry
-                    try:
-                        item.flush()
-                    except BaseException:  # an exit; the others go out all the same
-                        for rest in more[i + 1:]:
-                            self.add_flush(<Flushable>rest)
-                        raise
+        self.flush_last = None
         return 0
 
     cdef char *read_scratch(self) except NULL:

@@ -45,5 +45,6 @@ cdef class Timer(Callback):
 
 cdef class Flushable:
     cdef bint flush_queued
+    cdef Flushable flush_next
 
     cdef int flush(self) except -1

@@ -123,7 +123,7 @@ cdef class Timer(Callback):
 
 
 cdef class Flushable:
-    """Something that gathers output while callbacks run, and sends it when the callback that wrote it returns."""
+    """Something that gathers output while callbacks run, and sends it when their batch is over."""
 
     cdef int flush(self) except -1:
         raise NotImplementedError

@@ -1,8 +1,8 @@
 """Output as a stream of bytes: what stream and write pipe transports have in common.
 
-What one callback writes is gathered and sent when that callback returns, or at once when it is much, when somebody
-asks how much is left, or when no callback of the loop is running. So headers and body written one after the other
-leave in one system call, and the peer does not wait for the rest of the turn.
+What the callbacks of one batch write is gathered and sent when the batch is over (ContextCore.flush_late), or at once when
+it is much, when somebody asks how much is left, or when no callback of the loop is running. So headers and body written
+one after the other leave in one system call.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer

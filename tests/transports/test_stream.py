@@ -8,6 +8,7 @@ import random
 import socket
 import sys
 import threading
+import time
 import weakref
 
 import pytest
@@ -376,14 +377,37 @@ class TestWriting:
 
         loop.run_until_complete(main())
 
-    def test_what_was_written_does_not_wait_for_the_rest_of_the_turn(self, loop, pair, connect, recorder):
+    def test_what_the_callbacks_of_one_turn_write_goes_out_together_at_its_end(self, loop, pair, connect, recorder):
         ours, peer = pair
         got = []
 
         async def main():
             protocol = recorder()
             transport = await connect(ours, protocol)
+            for part in (b"first ", b"second ", b"third"):
+                loop.call_soon(transport.write, part)
+            await asyncio.sleep(0)  # in their turn
+            await asyncio.sleep(0)
+            got.append(peer.recv(100))
+            assert got == [b"first second third"]
+            await finish(transport, protocol)
+
+        loop.run_until_complete(main())
+
+    def test_output_does_not_wait_for_slow_callbacks(self, loop, pair, connect, recorder):
+        ours, peer = pair
+        got = []
+
+        def compute():
+            until = time.perf_counter() + 0.002
+            while time.perf_counter() < until:
+                pass
+
+        async def main():
+            protocol = recorder()
+            transport = await connect(ours, protocol)
             loop.call_soon(transport.write, b"first")
+            loop.call_soon(compute)
             loop.call_soon(lambda: got.append(peer.recv(100)))  # the next callback of the same turn
             await asyncio.sleep(0)
             await asyncio.sleep(0)
