@@ -32,6 +32,8 @@ cdef class ContextCore:
     cdef int unclocked_turns
     cdef Flushable flush_first
     cdef Flushable flush_last
+    cdef int flush_count
+    cdef bint gathering
     cdef list settling
     cdef char *scratch
     cdef PollMode poll_mode
@@ -58,5 +60,5 @@ cdef class ContextCore:
     cdef int report(self, object item, object exc) except -1
     cdef int add_flush(self, Flushable item) except -1
     cdef int64_t flush_late(self, int64_t due_ns) except? -2
-    cdef int flush_writes(self) except -1
+    cdef int flush_writes(self, bint gather) except -1
     cdef char *read_scratch(self) except NULL

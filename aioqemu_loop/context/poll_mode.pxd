@@ -12,6 +12,7 @@ cdef class PollMode:
     cdef int64_t ns
     cdef int probe_after
     cdef int probe_in
+    cdef int credit
     cdef int64_t rest_until_ns
     cdef int64_t rest_ns
     cdef uint64_t spins

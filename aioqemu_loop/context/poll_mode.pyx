@@ -34,6 +34,10 @@ cdef int64_t YIELD_EVERY_NS = 4_000
 cdef int64_t PROBE_TIMES = 4
 cdef int PROBE_FIRST = 8
 cdef int PROBE_MAX = 1024
+# Where the other end answers about as fast as the limit, a wait that was a little too long (as above) does not end it: two
+# hits pay for one, and so many are remembered.
+cdef int MISS_COSTS = 2
+cdef int CREDIT_MAX = 8
 # A yield that takes longer gave the CPU to more than the answer to a small message (some 10 us).
 cdef int64_t CONTENDED_NS = 100_000
 # Without poll mode after that: so many times what was lost, so it costs a hundredth at the most; twice as long as
@@ -52,6 +56,7 @@ cdef class PollMode:
         self.grow = grow
         self.shrink = shrink
         self.ns = self.rest_ns = self.rest_until_ns = 0
+        self.credit = 0
         self.probe_after = self.probe_in = PROBE_FIRST
         return 0
 
@@ -93,6 +98,7 @@ cdef class PollMode:
             self.rest(now, lost)
         elif hit:
             self.probe_after = PROBE_FIRST
+            self.credit = min(CREDIT_MAX, self.credit + 1)
         if hit or ready_list.size:
             return 0
         return timeout_ns if timeout_ns < 0 else max(0, timeout_ns - (now - started))
@@ -105,15 +111,21 @@ cdef class PollMode:
         return 0
 
     cdef int adapt(self, int64_t block_ns) except -1:
-        """After a wait that took `block_ns` in all: QEMU's rule, and the probes."""
+        """After a wait that took `block_ns` in all: QEMU's rule, the probes, and some patience."""
+        cdef bint close
         if block_ns <= self.ns:
             return 0
         if block_ns > self.max_ns:
-            if self.ns:
+            close = block_ns <= self.max_ns * PROBE_TIMES
+            if self.ns and close and self.credit >= MISS_COSTS:
+                self.credit -= MISS_COSTS
+            elif self.ns:
+                self.credit = 0
+                if self.ns == self.max_ns:  # a shorter spin was no probe
+                    self.probe_after = min(PROBE_MAX, self.probe_after * 2)
+                    self.probe_in = self.probe_after
                 self.ns = self.ns // self.shrink if self.shrink else 0
-                self.probe_after = min(PROBE_MAX, self.probe_after * 2)
-                self.probe_in = self.probe_after
-            elif block_ns <= self.max_ns * PROBE_TIMES:
+            elif close:
                 self.probe_in -= 1
                 if self.probe_in <= 0:
                     self.ns = self.max_ns

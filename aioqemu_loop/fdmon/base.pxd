@@ -1,6 +1,8 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from aioqemu_loop.uring.buffers cimport BufferRing
+
 
 cdef class Runnable:
     cdef uint64_t timer_seq
@@ -13,14 +15,19 @@ cdef class AioHandler(Runnable):
     cdef readonly int events
     cdef readonly bint edge
     cdef bint known_pollable
+    cdef bint receives
     # What the monitor in charge keeps here; meaningless to everybody else.
     cdef uint64_t mon_token
     cdef int mon_inflight
     cdef bint mon_registered
     cdef bint mon_dirty
     cdef bint mon_rearm
+    cdef bint mon_receiving
 
     cdef int on_ready(self, int revents) except -1
+    cdef int on_data(self, BufferRing buffers, uint32_t index, int size) except -1
+    cdef int on_end(self, int result) except -1
+    cdef int on_sent(self, int result) except -1
 
 
 cdef class ReadyList:
@@ -60,6 +67,10 @@ cdef class FDMon:
     cpdef bint settled(self, AioHandler handler) except *
     cpdef release(self, ReadyList ready_list)
     cpdef close(self)
+    cdef int receive(self, AioHandler handler, bint on) except -1
+    cdef bint send_later(self, AioHandler handler, object owner, void *data, uint32_t size,
+                         ReadyList ready_list) except -1
+    cdef int submit(self, ReadyList ready_list) except -1
     cdef bint begin_peek(self, ReadyList ready_list) except -1
     cdef bint peek(self) noexcept nogil
 

@@ -22,10 +22,13 @@ from aioqemu_loop.system.libc cimport (
     epoll_event,
     raise_errno,
 )
+from aioqemu_loop.uring.buffers cimport BufferRing
 
 
 # End of the free list of a SlotTable.
 cdef uint32_t NO_SLOT = 0xFFFFFFFF
+# The highest bit of a token is left to the monitor.
+cdef uint32_t MAX_GENERATION = 0x7FFFFFFF
 
 
 class FDMonUnavailable(RuntimeError):
@@ -49,10 +52,25 @@ cdef class AioHandler(Runnable):
 
     fd: the file descriptor; events: the poll(2) events wanted (0: not watched at all, POLLHUP and POLLERR included);
     edge: True where one report per change of readiness is enough, which monitors may or may not make use of.
+    receives: see FDMon.receive().
     """
 
     cdef int on_ready(self, int revents) except -1:
         """The monitor found `revents`. Queues work; never calls user code."""
+        raise NotImplementedError
+
+    # What a monitor that can do more than watch tells those who asked for it, see FDMon.receive() and send_later().
+
+    cdef int on_data(self, BufferRing buffers, uint32_t index, int size) except -1:
+        """`size` bytes came into a buffer, which is to be given back. Queues work; never calls user code."""
+        raise NotImplementedError
+
+    cdef int on_end(self, int result) except -1:
+        """Nothing more will come: 0 at the end of the stream, or -errno. Queues work; never calls user code."""
+        raise NotImplementedError
+
+    cdef int on_sent(self, int result) except -1:
+        """The outcome of send_later(): bytes, or -errno. Queues work; never calls user code."""
         raise NotImplementedError
 
 
@@ -138,9 +156,7 @@ cdef class SlotTable:
         cdef uint32_t i = <uint32_t>token
         if i >= self.size or self.slots[i].generation != <uint32_t>(token >> 32):
             return 0
-        self.slots[i].generation += 1
-        if self.slots[i].generation == 0:  # a token is never 0
-            self.slots[i].generation = 1
+        self.slots[i].generation = self.slots[i].generation % MAX_GENERATION + 1  # a token is never 0
         self.slots[i].next_free = self.first_free
         self.first_free = i
         self.used -= 1
@@ -197,8 +213,24 @@ cdef class FDMon:
     cpdef close(self):
         """Give back every kernel resource. Called once, after release() or in a forked child."""
 
+    cdef int receive(self, AioHandler handler, bint on) except -1:
+        """Whether the handler wants the bytes themselves, by on_data() and on_end(), wherever POLLIN and not POLLOUT is
+        among its events. A monitor that only watches goes on to report readiness."""
+        handler.receives = on
+        return 0
+
+    cdef bint send_later(self, AioHandler handler, object owner, void *data, uint32_t size,
+                         ReadyList ready_list) except -1:
+        """Send without waiting, together with the next look; True if that was taken on: on_sent() follows. `owner` keeps
+        `data` alive. Nothing else may be sent on that fd before; submit() brings it about at once."""
+        return False
+
+    cdef int submit(self, ReadyList ready_list) except -1:
+        """Return when every send_later() is done."""
+        return 0
+
     cdef bint begin_peek(self, ReadyList ready_list) except -1:
-        """Make ready for peek(); False where this monitor has none."""
+        """Make ready for peek(); False where this monitor has none, or has just told somebody something."""
         return False
 
     cdef bint peek(self) noexcept nogil:

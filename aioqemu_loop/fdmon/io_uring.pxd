@@ -2,7 +2,16 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from aioqemu_loop.fdmon.base cimport AioHandler, FDMon, ReadyList, SlotTable
 from aioqemu_loop.uring.abi cimport aio_cqe
+from aioqemu_loop.uring.buffers cimport BufferRing
 from aioqemu_loop.uring.ring cimport Ring
+
+cdef enum:
+    MAX_SENDS = 64
+
+
+cdef struct Send:
+    uint32_t prepared  # the ring's count when its entry was ready
+    int32_t result
 
 
 cdef class IOUringFDMon(FDMon):
@@ -11,6 +20,14 @@ cdef class IOUringFDMon(FDMon):
     cdef list submit_list
     cdef uint64_t owner
     cdef int owner_tid
+    cdef BufferRing buffers
+    cdef bint no_receive
+    cdef Send sends[MAX_SENDS]
+    cdef int send_first
+    cdef int send_count
+    cdef list senders
+    cdef list payloads
+    cdef uint64_t told
     cdef bint closed
     cdef bint parked
     cdef bint one_shot_only
@@ -25,4 +42,9 @@ cdef class IOUringFDMon(FDMon):
     cdef int make_room(self, ReadyList ready_list) except -1
     cdef int harvest(self, ReadyList ready_list) except -1
     cdef int complete(self, aio_cqe cqe, ReadyList ready_list) except -1
+    cdef int cancel(self, AioHandler handler, ReadyList ready_list) except -1
+    cdef int arm(self, AioHandler handler, bint receiving, ReadyList ready_list) except -1
+    cdef bint can_receive(self) except -1
+    cdef int received(self, AioHandler handler, aio_cqe cqe) except -1
+    cdef int finish_sends(self) except -1
     cdef int enter_now(self, bint wait_one, ReadyList ready_list) except -1

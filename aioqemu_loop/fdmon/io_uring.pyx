@@ -1,4 +1,4 @@
-"""fdmon "io_uring": readiness by IORING_OP_POLL_ADD.
+"""fdmon "io_uring": readiness by IORING_OP_POLL_ADD, and for those who ask for it the bytes themselves.
 
 Invariant: the ring is touched only inside wait(), settle() and release(), by the thread that owns it; update(), from
 any thread, only puts handlers on `submit_list`, and fill_sq() brings the kernel in line with what they want by then.
@@ -7,7 +7,12 @@ any thread, only puts handlers on `submit_list`, and fill_sq() brings the kernel
   so a late completion never reaches a newer registration. handler.mon_inflight counts armings the kernel knows.
 - Level-triggered handlers take a one-shot poll that is armed again by the next wait(), after the callbacks ran.
   Multishot polls are edge-triggered: only handlers with edge=True get them.
-- An armed poll keeps its file open whatever happens to the fd: close() alone frees no port and sends no FIN. Hence
+- Handlers that want bytes get a multishot receive into provided buffers, which stays armed for the connection's life. It is
+  left out where the ring has no DEFER_TASKRUN: with it a receive runs only inside our own enter(), and one that is
+  cancelled has taken nothing.
+- Sends are gathered (send_later) and done by the next enter(), inside that call: they never wait, and none is in
+  flight when it returns. Only one that failed or fell short has a completion.
+- An armed poll or receive keeps its file open whatever happens to the fd: close() alone frees no port and sends no FIN. Hence
   settle(): cancel, enter, harvest, and only then close.
 - After IORING_REGISTER_ENABLE_RINGS only the enabling thread may enter. release() cancels and harvests all, so that
   another thread can go on with a fresh ring; a thread that ends with polls armed would take them with it.
@@ -26,15 +31,24 @@ from aioqemu_loop.system.libc cimport (
     ECANCELED,
     EINTR,
     EINVAL,
+    ENOBUFS,
     ETIME,
     POLLERR,
     POLLNVAL,
+    POLLOUT,
     POLLPRI,
     raise_errno,
 )
 from aioqemu_loop.system.process cimport same_process
 from aioqemu_loop.uring.abi cimport *
+from aioqemu_loop.uring.buffers cimport BUFFER_GROUP, BufferRing
 from aioqemu_loop.uring.ring cimport Ring
+
+cdef extern from "<sys/socket.h>" nogil:
+    enum:
+        MSG_DONTWAIT
+        MSG_NOSIGNAL
+        MSG_WAITALL
 
 cdef extern from * nogil:
     """
@@ -57,6 +71,8 @@ cdef extern from * nogil:
 cdef int64_t CANCEL_WAIT_NS = 100_000_000
 # user_data of requests whose own completion says nothing (ASYNC_CANCEL); never a token.
 cdef uint64_t IGNORED = 0
+# user_data of a send: this, and its place in `sends`. No token has it.
+cdef uint64_t SEND_BIT = 1ull << 63
 
 
 cdef class IOUringFDMon(FDMon):
@@ -66,6 +82,8 @@ cdef class IOUringFDMon(FDMon):
         self.edge = True
         self.slots = SlotTable()
         self.submit_list = []
+        self.senders = [None] * MAX_SENDS
+        self.payloads = [None] * MAX_SENDS
         self.ring = Ring()
 
     cpdef update(self, AioHandler old, AioHandler new):
@@ -86,17 +104,25 @@ cdef class IOUringFDMon(FDMon):
             handler.mon_dirty = True
         return 0
 
+    cdef int receive(self, AioHandler handler, bint on) except -1:
+        if handler.receives != on:
+            handler.receives = on
+            if handler.mon_registered:
+                self.mark_dirty(handler)
+        return 0
+
     cpdef bint need_wait(self) except *:
-        return len(self.submit_list) != 0 or self.ring.has_events()
+        return len(self.submit_list) != 0 or self.send_count != 0 or self.ring.has_events()
 
     cpdef int wait(self, ReadyList ready_list, int64_t timeout_ns) except -1:
         cdef Py_ssize_t before = ready_list.size
+        cdef uint64_t told = self.told
         cdef int ret = 0
         self.own()
         self.parked = False
         if self.submit_list:
             self.fill_sq(ready_list)
-        if self.ring.cq_ready() or ready_list.size != before:
+        if self.ring.cq_ready() or ready_list.size != before or self.told != told:
             timeout_ns = 0
         if timeout_ns == 0:
             # Looking is a memory read: TASKRUN_FLAG tells of deferred work, and without DEFER_TASKRUN none is deferred.
@@ -107,7 +133,7 @@ cdef class IOUringFDMon(FDMon):
                 ret = self.ring.enter(1, timeout_ns)
         self.harvest(ready_list)
         self.check(ret)
-        return <int>(ready_list.size - before)
+        return <int>(ready_list.size - before + (self.told - told))
 
     cdef int check(self, int ret) except -1:
         """Deal with what enter() returned. Whether there were completions is known from the queue."""
@@ -127,6 +153,8 @@ cdef class IOUringFDMon(FDMon):
             self.drop_ring()
         if self.ring.fd < 0:
             self.ring = Ring()
+            self.buffers = None
+            self.no_receive = False
         ret = self.ring.enable()
         if ret < 0:
             raise_errno(-ret)
@@ -147,6 +175,7 @@ cdef class IOUringFDMon(FDMon):
                 handler = <AioHandler>item
                 handler.mon_token = 0
                 handler.mon_inflight = 0
+                handler.mon_receiving = False
                 if handler.mon_registered:
                     self.mark_dirty(handler)
         return 0
@@ -164,41 +193,74 @@ cdef class IOUringFDMon(FDMon):
         return 0
 
     cdef int reconcile(self, AioHandler handler, ReadyList ready_list) except -1:
-        cdef aio_sqe *sqe
         cdef bint wanted = handler.mon_registered and not self.parked
-        cdef uint64_t token
-        cdef uint32_t events
-        if handler.mon_token and (handler.mon_rearm or not wanted):
-            self.make_room(ready_list)
-            if handler.mon_token:  # making room may have harvested its completion
-                # Not POLL_REMOVE: that gives up (EALREADY) on a multishot poll that has just fired, and leaves it armed.
-                sqe = self.ring.get_sqe()
-                sqe.opcode = AIO_OP_ASYNC_CANCEL
-                sqe.fd = -1
-                sqe.addr = handler.mon_token
-                sqe.user_data = IGNORED
-                if self.ring.features & AIO_FEAT_CQE_SKIP:
-                    sqe.flags = AIO_SQE_CQE_SKIP_SUCCESS
-                handler.mon_token = 0
+        cdef bint receiving = wanted and handler.receives and not handler.events & POLLOUT and self.can_receive()
+        if handler.mon_token and (handler.mon_rearm or not wanted or receiving != handler.mon_receiving):
+            self.cancel(handler, ready_list)
         handler.mon_rearm = False
         if wanted and not handler.mon_token:
-            self.make_room(ready_list)
-            token = self.slots.alloc(handler)
-            sqe = self.ring.get_sqe()
-            sqe.opcode = AIO_OP_POLL_ADD
-            sqe.fd = handler.fd
-            events = <uint32_t>handler.events
-            if handler.edge and not self.one_shot_only:
-                sqe.len = AIO_POLL_ADD_MULTI
-                # A multishot poll reports what the wake-up named, and sockets name POLLPRI whenever data comes.
-                events &= ~<uint32_t>POLLPRI
-            sqe.op_flags = aio_poll_events(events)
-            sqe.user_data = token
-            handler.mon_token = token
-            handler.mon_inflight += 1
+            # Bytes must not come by two ways at once: complete() sees to it when the old one is over.
+            if not (handler.mon_inflight and (receiving or handler.mon_receiving)):
+                self.arm(handler, receiving, ready_list)
         elif handler.mon_registered and not handler.mon_token:
             self.mark_dirty(handler)  # parked: armed again by the next wait()
         return 0
+
+    cdef int cancel(self, AioHandler handler, ReadyList ready_list) except -1:
+        """What is armed becomes a zombie."""
+        cdef aio_sqe *sqe
+        self.make_room(ready_list)
+        if handler.mon_token:  # making room may have harvested its completion
+            # Not POLL_REMOVE: that gives up (EALREADY) on a multishot poll that has just fired, and leaves it armed.
+            sqe = self.ring.get_sqe()
+            sqe.opcode = AIO_OP_ASYNC_CANCEL
+            sqe.fd = -1
+            sqe.addr = handler.mon_token
+            sqe.user_data = IGNORED
+            if self.ring.features & AIO_FEAT_CQE_SKIP:
+                sqe.flags = AIO_SQE_CQE_SKIP_SUCCESS
+            handler.mon_token = 0
+        return 0
+
+    cdef int arm(self, AioHandler handler, bint receiving, ReadyList ready_list) except -1:
+        cdef aio_sqe *sqe
+        cdef uint32_t events
+        self.make_room(ready_list)
+        handler.mon_token = self.slots.alloc(handler)
+        handler.mon_inflight += 1
+        handler.mon_receiving = receiving
+        sqe = self.ring.get_sqe()
+        sqe.fd = handler.fd
+        sqe.user_data = handler.mon_token
+        if receiving:
+            sqe.opcode = AIO_OP_RECV
+            sqe.ioprio = AIO_RECV_MULTISHOT
+            sqe.flags = AIO_SQE_BUFFER_SELECT
+            sqe.buf_group = BUFFER_GROUP
+            return 0
+        sqe.opcode = AIO_OP_POLL_ADD
+        events = <uint32_t>handler.events
+        if handler.edge and not self.one_shot_only:
+            sqe.len = AIO_POLL_ADD_MULTI
+            # A multishot poll reports what the wake-up named, and sockets name POLLPRI whenever data comes.
+            events &= ~<uint32_t>POLLPRI
+        sqe.op_flags = aio_poll_events(events)
+        return 0
+
+    cdef bint can_receive(self) except -1:
+        """Makes the buffers when the first handler wants some."""
+        cdef BufferRing buffers
+        if self.buffers is None and not self.no_receive:
+            self.no_receive = True
+            if self.ring.setup_flags & AIO_SETUP_DEFER_TASKRUN:
+                try:
+                    buffers = BufferRing()
+                except OSError:
+                    return False
+                if buffers.register(self.ring) == 0:
+                    self.buffers = buffers
+                    self.no_receive = False
+        return self.buffers is not None
 
     cdef int make_room(self, ReadyList ready_list) except -1:
         while self.ring.unsubmitted() >= self.ring.sq_entries:
@@ -220,11 +282,17 @@ cdef class IOUringFDMon(FDMon):
             while self.ring.cq_ready():
                 self.complete(self.ring.pop_cqe(), ready_list)
             if not self.ring.has_overflow():
-                return 0
+                break
             self.overflowed = True
             self.ring.enter(0, 0)
+        if self.send_count:
+            self.finish_sends()
+        return 0
 
     cdef int complete(self, aio_cqe cqe, ReadyList ready_list) except -1:
+        if cqe.user_data & SEND_BIT:
+            self.sends[<uint32_t>cqe.user_data].result = cqe.res
+            return 0
         cdef AioHandler handler = self.slots.get(cqe.user_data)
         if handler is None:
             return 0
@@ -235,7 +303,13 @@ cdef class IOUringFDMon(FDMon):
             self.slots.free(cqe.user_data)
             if current:
                 handler.mon_token = 0
-        if not current or not handler.mon_registered:
+        if handler.mon_receiving:
+            return self.received(handler, cqe)
+        if not handler.mon_registered:
+            return 0
+        if not current:
+            if not handler.mon_token and not handler.mon_inflight:
+                self.mark_dirty(handler)  # a receive waits for the end of this poll
             return 0
         if revents < 0:
             if revents == -EINVAL and handler.edge and not self.one_shot_only:
@@ -252,11 +326,81 @@ cdef class IOUringFDMon(FDMon):
             ready_list.push(handler, revents)
         return 0
 
+    cdef int received(self, AioHandler handler, aio_cqe cqe) except -1:
+        """A completion of a receive, which may have been cancelled: bytes count all the same."""
+        cdef uint32_t index
+        if cqe.flags & AIO_CQE_F_BUFFER:
+            index = cqe.flags >> AIO_CQE_BUFFER_SHIFT
+            if cqe.res > 0:
+                self.told += 1
+                handler.on_data(self.buffers, index, cqe.res)
+            else:
+                self.buffers.give(index)
+        if cqe.flags & AIO_CQE_F_MORE:
+            return 0
+        handler.mon_receiving = False
+        if cqe.res == -EINVAL:
+            self.buffers = None  # multishot receives came with 6.0
+            self.no_receive = True
+        elif cqe.res <= 0 and cqe.res not in (-ENOBUFS, -ECANCELED, -EAGAIN, -EINTR):
+            handler.mon_registered = False
+            self.told += 1
+            return handler.on_end(cqe.res)
+        if handler.mon_registered:
+            self.mark_dirty(handler)
+        return 0
+
+    # -- sends --
+
+    cdef bint send_later(self, AioHandler handler, object owner, void *data, uint32_t size,
+                         ReadyList ready_list) except -1:
+        cdef aio_sqe *sqe
+        if self.parked or self.owner != thread_number() or not self.ring.features & AIO_FEAT_CQE_SKIP:
+            return False
+        if self.send_count == MAX_SENDS:
+            self.submit(ready_list)
+        self.make_room(ready_list)
+        sqe = self.ring.get_sqe()
+        sqe.opcode = AIO_OP_SEND
+        sqe.flags = AIO_SQE_CQE_SKIP_SUCCESS
+        sqe.fd = handler.fd
+        sqe.addr = <uint64_t>data
+        sqe.len = size
+        # WAITALL makes a short send a failure, which is reported; DONTWAIT keeps it from waiting for the rest.
+        sqe.op_flags = MSG_DONTWAIT | MSG_WAITALL | MSG_NOSIGNAL
+        sqe.user_data = SEND_BIT | <uint32_t>self.send_count
+        self.sends[self.send_count].prepared = self.ring.prepared
+        self.sends[self.send_count].result = <int32_t>size
+        self.senders[self.send_count] = handler
+        self.payloads[self.send_count] = owner
+        self.send_count += 1
+        return True
+
+    cdef int submit(self, ReadyList ready_list) except -1:
+        while self.send_count and not self.closed and same_process(self.ring.mark):
+            self.enter_now(False, ready_list)
+        return 0
+
+    cdef int finish_sends(self) except -1:
+        """Those that the kernel has taken are done; it has told which of them failed."""
+        cdef AioHandler handler
+        cdef int i
+        while self.send_first < self.send_count and self.ring.has_submitted(self.sends[self.send_first].prepared):
+            i = self.send_first
+            self.send_first += 1
+            handler = <AioHandler>self.senders[i]
+            self.senders[i] = self.payloads[i] = None
+            handler.on_sent(self.sends[i].result)
+        if self.send_first == self.send_count:
+            self.send_first = self.send_count = 0
+        return 0
+
     cpdef settle(self, AioHandler handler, ReadyList ready_list):
         # What another thread armed only that thread can cancel: its next wait() does.
-        if not handler.mon_inflight or self.closed or self.owner != thread_number():
+        if self.closed or self.owner != thread_number() or not same_process(self.ring.mark):
             return
-        if not same_process(self.ring.mark):
+        self.submit(ready_list)
+        if not handler.mon_inflight:
             return
         self.fill_sq(ready_list)
         self.enter_now(False, ready_list)
@@ -277,7 +421,7 @@ cdef class IOUringFDMon(FDMon):
             if item is not None:
                 self.mark_dirty(<AioHandler>item)
         self.fill_sq(ready_list)
-        if self.slots.used:
+        if self.slots.used or self.send_count:
             self.enter_now(False, ready_list)
         while self.slots.used:
             self.enter_now(True, ready_list)
@@ -287,14 +431,17 @@ cdef class IOUringFDMon(FDMon):
         self.ring.close()
         self.slots = SlotTable()
         self.submit_list = []
+        self.buffers = None
 
     cdef bint begin_peek(self, ReadyList ready_list) except -1:
+        cdef uint64_t told = self.told
         self.own()
         self.parked = False
         self.fill_sq(ready_list)
         if self.ring.unsubmitted():
             self.ring.enter(0, 0)  # an error shows again in wait()
-        return True
+            self.harvest(ready_list)
+        return self.told == told
 
     cdef bint peek(self) noexcept nogil:
         return self.ring.has_events()

@@ -13,6 +13,10 @@ static inline void aio_store_release(uint32_t *p, uint32_t value) {
     __atomic_store_n(p, value, __ATOMIC_RELEASE);
 }
 
+static inline void aio_store_release16(uint16_t *p, uint16_t value) {
+    __atomic_store_n(p, value, __ATOMIC_RELEASE);
+}
+
 static inline uint32_t aio_load_relaxed(const uint32_t *p) {
     return __atomic_load_n(p, __ATOMIC_RELAXED);
 }

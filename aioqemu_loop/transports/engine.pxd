@@ -12,7 +12,9 @@ cdef extern from "<sys/uio.h>" nogil:
 cdef class Sink(Flushable):
     cdef Py_ssize_t read_buffer(self, char **where) except -1
     cdef int received(self, Py_ssize_t result) except -1
+    cdef int took(self, char *data, Py_ssize_t size, bytes owner) except -1
     cdef int writable(self) except -1
+    cdef int sent(self, Py_ssize_t result) except -1
     cdef int fd_lost(self) except -1
 
 
@@ -25,4 +27,6 @@ cdef class Engine(OwnedHandler):
     cdef int write_on(self) except -1
     cdef int write_off(self) except -1
     cdef Py_ssize_t send(self, iovec *chunks, int count) noexcept
+    cdef bint send_later(self, object owner, void *data, Py_ssize_t size) except -1
+    cdef int set_direct(self, bint direct) except -1
     cdef int detach(self) except -1

@@ -1,7 +1,7 @@
 """The seam between a transport's state machine (Sink) and what moves its bytes (Engine).
 
-An engine is the registration of the transport's fd. Those of today are in `readiness`: the fd monitor says when, the
-engine makes the system call. Another kind can submit operations and report their completion through the same calls.
+An engine is the registration of the transport's fd. Those in `readiness` are told by the fd monitor when, and make the
+system call; `completion` has the one that lets a monitor receive and send by itself where it can.
 """
 
 from aioqemu_loop.context.sources cimport Flushable, OwnedHandler
@@ -18,8 +18,16 @@ cdef class Sink(Flushable):
         """Bytes now in the buffer, 0 at the end of the stream, or -errno (-EAGAIN: nothing)."""
         raise NotImplementedError
 
+    cdef int took(self, char *data, Py_ssize_t size, bytes owner) except -1:
+        """Bytes that came without read_buffer(). They are good until this returns, or are those of `owner`."""
+        raise NotImplementedError
+
     cdef int writable(self) except -1:
         """send() may take more."""
+        raise NotImplementedError
+
+    cdef int sent(self, Py_ssize_t result) except -1:
+        """The outcome of Engine.send_later(): bytes, or -errno. Calls nobody."""
         raise NotImplementedError
 
     cdef int fd_lost(self) except -1:
@@ -47,6 +55,15 @@ cdef class Engine(OwnedHandler):
     cdef Py_ssize_t send(self, iovec *chunks, int count) noexcept:
         """Bytes taken, or -errno."""
         return -1
+
+    cdef bint send_later(self, object owner, void *data, Py_ssize_t size) except -1:
+        """As send(), but together with others when the loop next looks; False where it must be done now. Sink.sent()
+        follows, and nothing may be sent before that; AioContext.submit() brings it about. `owner` keeps `data` alive."""
+        return False
+
+    cdef int set_direct(self, bint direct) except -1:
+        """Whether what comes must go where read_buffer() says."""
+        return 0
 
     cdef int detach(self) except -1:
         """Stop for good. The fd may be closed after AioContext.settle(engine)."""

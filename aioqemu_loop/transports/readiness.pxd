@@ -25,5 +25,5 @@ cdef class PipeEngine(ReadinessEngine):
 
 
 cdef int set_up(ReadinessEngine engine, AioContext context, Sink sink, int fd, bint edge) except -1
-cdef ReadinessEngine new_socket_engine(AioContext context, Sink sink, int fd, int family, int proto)
+cdef bint is_tcp(int family, int proto) noexcept
 cdef PipeEngine new_pipe_engine(AioContext context, Sink sink, int fd)

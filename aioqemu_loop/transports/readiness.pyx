@@ -254,15 +254,9 @@ cdef int set_up(ReadinessEngine engine, AioContext context, Sink sink, int fd, b
     return 0
 
 
-cdef ReadinessEngine new_socket_engine(AioContext context, Sink sink, int fd, int family, int proto):
-    """For a stream socket."""
-    cdef ReadinessEngine engine = ReadinessEngine.__new__(ReadinessEngine)
-    # The rule about short reads holds for these; other stream families are watched level-triggered.
-    cdef bint tcp = (family == AF_INET or family == AF_INET6) and (proto == 0 or proto == IPPROTO_TCP)
-    set_up(engine, context, sink, fd, tcp or family == AF_UNIX)
-    engine.known_pollable = True
-    engine.local = family == AF_UNIX
-    return engine
+cdef bint is_tcp(int family, int proto) noexcept:
+    """Of a stream socket."""
+    return (family == AF_INET or family == AF_INET6) and (proto == 0 or proto == IPPROTO_TCP)
 
 
 cdef PipeEngine new_pipe_engine(AioContext context, Sink sink, int fd):

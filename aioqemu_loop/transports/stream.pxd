@@ -25,6 +25,7 @@ cdef class StreamTransport(WritingTransport):
     cdef Py_buffer view
 
     cdef int deliver(self, Py_ssize_t result) except -1
+    cdef int hand_over(self, char *data, Py_ssize_t size, bytes owner) except -1
     cdef int on_eof(self) except -1
     cdef object get_socket(self)
     cdef int release_view(self) except -1

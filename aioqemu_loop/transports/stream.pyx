@@ -21,7 +21,7 @@ from aioqemu_loop.context.sources cimport Flushable
 from aioqemu_loop.system.libc cimport EAGAIN
 from aioqemu_loop.system.sockaddr cimport sockname_of
 from aioqemu_loop.transports.base cimport hold_socket, let_go_of_socket
-from aioqemu_loop.transports.readiness cimport new_socket_engine
+from aioqemu_loop.transports.completion cimport new_socket_engine
 from aioqemu_loop.transports.stream_reader cimport feed, is_plain
 from aioqemu_loop.transports.writing cimport WritingTransport
 
@@ -71,6 +71,8 @@ cdef class StreamTransport(WritingTransport):
         self.buffered = isinstance(protocol, BufferedProtocol)
         self.layer = <Layer>protocol if isinstance(protocol, Layer) else None
         self.plain_reader = is_plain(protocol)
+        if self.engine is not None:
+            self.engine.set_direct(self.buffered)
 
     cdef int lookup(self, str name) except -1:
         if name == "sockname":
@@ -131,7 +133,6 @@ cdef class StreamTransport(WritingTransport):
 
     cdef int deliver(self, Py_ssize_t result) except -1:
         cdef bint buffered = self.view_held
-        cdef Layer layer = self.layer
         self.release_view()
         if result == 0:
             return self.on_eof()
@@ -139,19 +140,45 @@ cdef class StreamTransport(WritingTransport):
             if result != -EAGAIN:
                 self.fatal_error(OSError(-result, os.strerror(-result)), "Fatal read error on socket transport")
             return 0
+        if not buffered:
+            return self.hand_over(self.context.scratch, result, None)
         try:
-            if layer is not None:
-                layer.bytes_received(self.context.scratch, result)
-            elif buffered:
-                self.protocol.buffer_updated(result)
-            elif self.plain_reader:
-                feed(self.protocol, self.context.scratch, result)
-            else:
-                self.protocol.data_received(PyBytes_FromStringAndSize(self.context.scratch, result))
+            self.protocol.buffer_updated(result)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
-            method = "buffer_updated" if buffered or layer is not None else "data_received"
+            self.fatal_error(exc, "Fatal error: protocol.buffer_updated() call failed.")
+        return 0
+
+    cdef int took(self, char *data, Py_ssize_t size, bytes owner) except -1:
+        cdef bint entered
+        if self._conn_lost:
+            return 0
+        entered = self.enter_context()
+        try:
+            self.hand_over(data, size, owner)
+        finally:
+            self.leave_context(entered)
+        return 0
+
+    cdef int hand_over(self, char *data, Py_ssize_t size, bytes owner) except -1:
+        """Give the protocol bytes that are not in its own buffer."""
+        try:
+            if self.layer is not None:
+                self.layer.bytes_received(data, size)
+            elif self.plain_reader:
+                feed(self.protocol, data, size)
+            else:
+                if owner is None:
+                    owner = PyBytes_FromStringAndSize(data, size)
+                if self.buffered:  # it was not when they came
+                    protocols._feed_data_to_buffered_proto(self.protocol, owner)
+                else:
+                    self.protocol.data_received(owner)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            method = "buffer_updated" if self.buffered or self.layer is not None else "data_received"
             self.fatal_error(exc, f"Fatal error: protocol.{method}() call failed.")
         return 0
 
@@ -202,7 +229,7 @@ cdef class StreamTransport(WritingTransport):
         if not self.may_write():
             return 0
         self.queue.append(data, 0)
-        return self.flow_control() if self.blocked else self.send_queued()
+        return self.flow_control() if self.blocked else self.flush()
 
     def write_eof(self):
         if self.closing or self.eof_sent:
@@ -322,6 +349,7 @@ cdef StreamTransport new_stream_transport(AioContext context, object loop, int f
     transport.kind = kind
     transport.proto = proto
     transport.engine = new_socket_engine(context, transport, fd, family, proto)
+    transport.engine.set_direct(transport.buffered)
     if sock is not None:
         hold_socket(sock)
     transport.server = server

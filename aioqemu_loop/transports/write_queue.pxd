@@ -19,5 +19,7 @@ cdef class WriteQueue:
     cdef int append(self, bytes data, Py_ssize_t offset) except -1
     cdef int advance(self, Py_ssize_t sent) except -1
     cdef int clear(self) except -1
+    cdef int join(self) except -1
+    cdef object first(self)
     cdef int make_room(self) except -1
     cdef int drop_first(self) except -1

@@ -1,6 +1,6 @@
 """What a transport still has to send: an iovec array over bytes objects that are held, not copied."""
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
@@ -38,6 +38,25 @@ cdef class WriteQueue:
         self.count += 1
         self.size += PyBytes_GET_SIZE(data) - offset
         return 0
+
+    cdef int join(self) except -1:
+        """Make one chunk of all."""
+        cdef bytes data
+        cdef char *where
+        cdef Py_ssize_t i
+        if self.count <= 1:
+            return 0
+        data = PyBytes_FromStringAndSize(NULL, self.size)
+        where = PyBytes_AS_STRING(data)
+        for i in range(self.head, self.head + self.count):
+            memcpy(where, self.chunks[i].iov_base, self.chunks[i].iov_len)
+            where += self.chunks[i].iov_len
+        self.clear()
+        return self.append(data, 0)
+
+    cdef object first(self):
+        """What keeps the first chunk alive."""
+        return <object>self.owners[self.head]
 
     cdef int make_room(self) except -1:
         """Move what is left to the front of an array with at least as much room again."""

@@ -23,6 +23,8 @@ from aioqemu_loop.transports.write_queue cimport WriteQueue
 cdef Py_ssize_t GATHER_MAX = 64 * 1024
 # sendmsg and writev take this many chunks at a time.
 cdef Py_ssize_t IOV_MAX = os.sysconf("SC_IOV_MAX")
+# Up to here copying is cheaper than a system call of its own.
+cdef Py_ssize_t JOIN_MAX = 16 * 1024
 cdef int LOG_THRESHOLD = constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
 # asyncio's words.
 cdef str BYTES_WANTED = (
@@ -51,12 +53,7 @@ cdef class WritingTransport(FlowControlledTransport):
         if not data or not self.may_write():
             return
         self.queue_bytes(data)
-        if self.blocked:
-            self.flow_control()
-        elif self.may_gather():
-            self.context.add_flush(self)
-        else:
-            self.send_queued()
+        self.begin_sending()
 
     cdef bint may_gather(self) noexcept:
         return (
@@ -77,10 +74,16 @@ cdef class WritingTransport(FlowControlledTransport):
         for data in items:
             if data:
                 self.queue_bytes(data)
+        if self.queue.size:
+            self.begin_sending()
+
+    cdef int begin_sending(self) except -1:
+        """Something was queued."""
         if self.blocked:
-            self.flow_control()
-        elif self.queue.size:
-            self.send_queued()
+            return self.flow_control()
+        if self.may_gather():
+            return self.context.add_flush(self)
+        return self.send_queued()
 
     cdef bint may_write(self) except -1:
         """False once the connection is lost: what is written then is dropped, with a warning from the fifth time."""
@@ -115,19 +118,44 @@ cdef class WritingTransport(FlowControlledTransport):
         return 0
 
     cdef int flush(self) except -1:
-        if not self.blocked and not self._conn_lost:
+        if not self.blocked and not self._conn_lost and not self.gather():
             self.send_queued()
+        return 0
+
+    cdef bint gather(self) except -1:
+        """True where the output goes out with that of others. Nothing is to be done after it if it all goes."""
+        cdef iovec *chunk
+        if not self.context.gathering or self.sending or self.send_error or self.closing or not self.queue.size:
+            return False
+        if self._protocol_paused or self.queue.size > JOIN_MAX and self.queue.count > 1:
+            return False
+        self.queue.join()
+        chunk = self.queue.chunks + self.queue.head
+        self.sending = self.engine.send_later(self.queue.first(), chunk.iov_base, chunk.iov_len)
+        return self.sending
+
+    cdef int sent(self, Py_ssize_t result) except -1:
+        self.sending = False
+        if result > 0:
+            self.queue.advance(result)
+            result = -EAGAIN
+        if self.queue.size:
+            self.send_error = <int>result  # what the next send() would say
+            self.context.add_flush(self)
         return 0
 
     cdef int send_queued(self) except -1:
         """Send what is queued; what the file does not take waits for writable()."""
         cdef Py_ssize_t sent
         cdef int count
+        if self.sending:
+            self.context.submit()
         while self.queue.size:
             count = 1 if self.keeps_messages else <int>min(self.queue.count, IOV_MAX)
-            sent = self.engine.send(self.queue.chunks + self.queue.head, count)
+            sent = self.send_error or self.engine.send(self.queue.chunks + self.queue.head, count)
             if sent < 0:
                 if sent == -EAGAIN:
+                    self.send_error = 0
                     break
                 self.queue.clear()
                 return self.fatal_error(OSError(-sent, os.strerror(-sent)), f"Fatal write error on {self.what}")
@@ -175,6 +203,8 @@ cdef class WritingTransport(FlowControlledTransport):
         self.force_close(None)
 
     cdef int drop_output(self) except -1:
+        if self.sending:
+            self.context.submit()
         self.queue.clear()
         self.blocked = False
         return 0

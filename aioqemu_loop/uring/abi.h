@@ -26,7 +26,7 @@ struct aio_sqe {
     uint32_t len;
     uint32_t op_flags;
     uint64_t user_data;
-    uint16_t buf_index;
+    uint16_t buf_group; /* or buf_index */
     uint16_t personality;
     int32_t file_index;
     uint64_t addr3;
@@ -67,6 +67,24 @@ struct aio_getevents_arg {
     uint64_t ts;
 };
 
+/* An entry of a ring of provided buffers. The ring's tail lies in the last two bytes of the first one. */
+struct aio_buf {
+    uint64_t addr;
+    uint32_t len;
+    uint16_t bid;
+    uint16_t tail;
+};
+
+struct aio_buf_reg {
+    uint64_t ring_addr;
+    uint32_t ring_entries;
+    uint16_t bgid;
+    uint16_t flags;
+    uint64_t resv[3];
+};
+
+_Static_assert(sizeof(struct aio_buf) == 16, "buf");
+_Static_assert(sizeof(struct aio_buf_reg) == 40, "buf reg");
 _Static_assert(sizeof(struct aio_sqe) == 64, "sqe");
 _Static_assert(offsetof(struct aio_sqe, user_data) == 32, "sqe user_data");
 _Static_assert(sizeof(struct aio_cqe) == 16, "cqe");
@@ -76,6 +94,12 @@ _Static_assert(sizeof(struct aio_getevents_arg) == 24, "getevents arg");
 enum {
     AIO_OP_POLL_ADD = 6,
     AIO_OP_ASYNC_CANCEL = 14, /* 5.5 */
+    AIO_OP_SEND = 26,         /* 5.6 */
+    AIO_OP_RECV = 27,         /* 5.6 */
+};
+
+enum {
+    AIO_RECV_MULTISHOT = 1u << 1, /* of ioprio; 6.0 */
 };
 
 enum {
@@ -85,6 +109,7 @@ enum {
 enum {
     AIO_SETUP_CQSIZE = 1u << 3,
     AIO_SETUP_R_DISABLED = 1u << 6,    /* 5.10 */
+    AIO_SETUP_SUBMIT_ALL = 1u << 7,    /* 5.18 */
     AIO_SETUP_COOP_TASKRUN = 1u << 8,  /* 5.19 */
     AIO_SETUP_TASKRUN_FLAG = 1u << 9,  /* 5.19 */
     AIO_SETUP_SINGLE_ISSUER = 1u << 12, /* 6.0 */
@@ -100,6 +125,7 @@ enum {
 };
 
 enum {
+    AIO_SQE_BUFFER_SELECT = 1u << 5,
     AIO_SQE_CQE_SKIP_SUCCESS = 1u << 6, /* needs AIO_FEAT_CQE_SKIP */
 };
 
@@ -115,12 +141,15 @@ enum {
 };
 
 enum {
+    AIO_CQE_F_BUFFER = 1u << 0,
     AIO_CQE_F_MORE = 1u << 1,
+    AIO_CQE_BUFFER_SHIFT = 16,
 };
 
 #define AIO_OFF_SQ_RING 0ULL
 #define AIO_OFF_SQES 0x10000000ULL
 #define AIO_REGISTER_ENABLE_RINGS 12
+#define AIO_REGISTER_PBUF_RING 22 /* 5.19 */
 
 /* Each returns a value >= 0, or -errno. */
 static inline int aio_uring_setup(uint32_t entries, struct aio_uring_params *params) {

@@ -11,6 +11,7 @@ cdef extern from "aioqemu_loop/uring/abi.h" nogil:
         uint32_t len
         uint32_t op_flags
         uint64_t user_data
+        uint16_t buf_group
     struct aio_cqe:
         uint64_t user_data
         int32_t res
@@ -29,12 +30,24 @@ cdef extern from "aioqemu_loop/uring/abi.h" nogil:
         uint64_t sigmask
         uint32_t sigmask_sz, min_wait_usec
         uint64_t ts
+    struct aio_buf:
+        uint64_t addr
+        uint32_t len
+        uint16_t bid, tail
+    struct aio_buf_reg:
+        uint64_t ring_addr
+        uint32_t ring_entries
+        uint16_t bgid, flags
     enum:
         AIO_OP_POLL_ADD
         AIO_OP_ASYNC_CANCEL
+        AIO_OP_SEND
+        AIO_OP_RECV
+        AIO_RECV_MULTISHOT
         AIO_POLL_ADD_MULTI
         AIO_SETUP_CQSIZE
         AIO_SETUP_R_DISABLED
+        AIO_SETUP_SUBMIT_ALL
         AIO_SETUP_COOP_TASKRUN
         AIO_SETUP_TASKRUN_FLAG
         AIO_SETUP_SINGLE_ISSUER
@@ -44,14 +57,18 @@ cdef extern from "aioqemu_loop/uring/abi.h" nogil:
         AIO_FEAT_EXT_ARG
         AIO_FEAT_CQE_SKIP
         AIO_FEAT_NO_IOWAIT
+        AIO_SQE_BUFFER_SELECT
         AIO_SQE_CQE_SKIP_SUCCESS
         AIO_SQ_CQ_OVERFLOW
         AIO_SQ_TASKRUN
         AIO_ENTER_GETEVENTS
         AIO_ENTER_EXT_ARG
         AIO_ENTER_NO_IOWAIT
+        AIO_CQE_F_BUFFER
         AIO_CQE_F_MORE
+        AIO_CQE_BUFFER_SHIFT
         AIO_REGISTER_ENABLE_RINGS
+        AIO_REGISTER_PBUF_RING
     uint64_t AIO_OFF_SQ_RING
     uint64_t AIO_OFF_SQES
     int aio_uring_setup(uint32_t entries, aio_uring_params *params)

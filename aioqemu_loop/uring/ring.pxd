@@ -30,6 +30,7 @@ cdef class Ring:
     cdef int enable(self) noexcept nogil
     cdef aio_sqe *get_sqe(self) noexcept nogil
     cdef uint32_t unsubmitted(self) noexcept nogil
+    cdef bint has_submitted(self, uint32_t prepared) noexcept nogil
     cdef bint has_events(self) noexcept nogil
     cdef bint has_deferred(self) noexcept nogil
     cdef bint has_overflow(self) noexcept nogil

@@ -10,7 +10,7 @@ the SQ flags, which is what `has_events` reads. R_DISABLED leaves the choice of 
 """
 
 from libc.errno cimport errno
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 from posix.mman cimport MAP_FAILED, MAP_POPULATE, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 from posix.unistd cimport close as close_fd
@@ -40,7 +40,8 @@ RETRY_AFTER_S = 0.01
 cdef int64_t last_closed_ns = -MEMORY_BACK_NS
 
 cdef tuple FLAG_SETS = (
-    AIO_SETUP_SINGLE_ISSUER | AIO_SETUP_DEFER_TASKRUN | AIO_SETUP_TASKRUN_FLAG | AIO_SETUP_R_DISABLED,  # 6.1
+    (AIO_SETUP_SINGLE_ISSUER | AIO_SETUP_DEFER_TASKRUN | AIO_SETUP_TASKRUN_FLAG | AIO_SETUP_R_DISABLED
+     | AIO_SETUP_SUBMIT_ALL),  # 6.1
     AIO_SETUP_COOP_TASKRUN | AIO_SETUP_TASKRUN_FLAG | AIO_SETUP_R_DISABLED,  # 5.19
     AIO_SETUP_R_DISABLED,  # 5.10
 )
@@ -153,6 +154,10 @@ cdef class Ring:
 
     cdef uint32_t unsubmitted(self) noexcept nogil:
         return self.prepared - aio_load_acquire(self.sq_head)
+
+    cdef bint has_submitted(self, uint32_t prepared) noexcept nogil:
+        """Whether the kernel has taken the entry after which `prepared` entries had been prepared."""
+        return <int32_t>(aio_load_acquire(self.sq_head) - prepared) >= 0
 
     cdef bint has_events(self) noexcept nogil:
         """True where completions are in the queue, or enter() would put some there."""

@@ -146,11 +146,8 @@ class TestReading:
 
         run(main())
 
-    def test_urgent_data_in_the_middle_does_not_stall_the_stream(self, run, tcp, connect, recorder, request):
+    def test_urgent_data_in_the_middle_does_not_stall_the_stream(self, run, tcp, connect, recorder):
         """recv() stops short at the urgent mark: a short read does not mean that the socket is empty."""
-        if "io_uring" in request.node.name:
-            # The known gap of docs/architecture.md: a multishot poll cannot tell urgent data from any other.
-            request.node.add_marker(pytest.mark.xfail(reason="goes on with the next data only", strict=True))
         ours, peer = tcp
 
         async def main():

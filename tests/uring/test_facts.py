@@ -22,6 +22,7 @@ from ..fdmon.tracing import names, strace
 IOUringFDMon = BACKENDS["io_uring"]
 
 R_DISABLED = 1 << 6
+SUBMIT_ALL = 1 << 7
 COOP_TASKRUN = 1 << 8
 TASKRUN_FLAG = 1 << 9
 SINGLE_ISSUER = 1 << 12
@@ -36,7 +37,7 @@ KERNEL = tuple(int(part) for part in re.findall(r"\d+", platform.release())[:2])
 def test_1_completions_are_deferred_and_announced(no_leaks):
     ring = IOUringFDMon().ring
     if KERNEL >= (6, 1):
-        assert ring.setup_flags == SINGLE_ISSUER | DEFER_TASKRUN | TASKRUN_FLAG | R_DISABLED
+        assert ring.setup_flags == SINGLE_ISSUER | DEFER_TASKRUN | TASKRUN_FLAG | R_DISABLED | SUBMIT_ALL
     elif KERNEL >= (5, 19):
         assert ring.setup_flags == COOP_TASKRUN | TASKRUN_FLAG | R_DISABLED
     ring.close()

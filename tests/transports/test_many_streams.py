@@ -1,0 +1,375 @@
+"""Many streams at once, and streams that change how they receive: what a completion engine could lose or mix up.
+
+They run on every backend and on the stdlib's loop: none of it may be seen from outside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import socket
+import struct
+import threading
+
+import pytest
+
+import aioqemu_loop
+
+MANY = 40
+PATIENCE = 15.0
+
+
+@pytest.fixture
+def pairs():
+    """MANY pairs of connected sockets: (for a transport, plain blocking peer)."""
+    made = []
+    with socket.create_server(("127.0.0.1", 0), backlog=MANY) as listener:
+        for _ in range(MANY):
+            ours = socket.create_connection(listener.getsockname())
+            peer, _ = listener.accept()
+            ours.setblocking(False)
+            peer.settimeout(PATIENCE)
+            made.append((ours, peer))
+    yield made
+    for ours, peer in made:
+        ours.close()
+        peer.close()
+
+
+def numbered(size, seed):
+    """Bytes of which no two connections have the same, and that show when one is missing or doubled."""
+    return b"".join(struct.pack(">II", seed, i) for i in range(size // 8))
+
+
+def receive_exactly(sock, size):
+    got = bytearray()
+    while len(got) < size:
+        data = sock.recv(min(65536, size - len(got)))
+        if not data:
+            break
+        got += data
+    return bytes(got)
+
+
+async def in_executor(function, *args):
+    return await asyncio.get_running_loop().run_in_executor(None, function, *args)
+
+
+async def close_all(protocols):
+    for protocol in protocols:
+        protocol.transport.abort()
+    for protocol in protocols:
+        await protocol.until_lost()
+
+
+class TestReceiving:
+    def test_far_more_than_there_are_buffers_for(self, run, pairs, connect, recorder):
+        blobs = [numbered(131_072, i) for i in range(MANY)]
+
+        async def main():
+            protocols = [recorder() for _ in pairs]
+            for (ours, _), protocol in zip(pairs, protocols, strict=True):
+                await connect(ours, protocol)
+            senders = [
+                threading.Thread(target=peer.sendall, args=(blob,))
+                for (_, peer), blob in zip(pairs, blobs, strict=True)
+            ]
+            for sender in senders:
+                sender.start()
+            for protocol, blob in zip(protocols, blobs, strict=True):
+                await protocol.until(lambda protocol=protocol, blob=blob: len(protocol.data) == len(blob))
+                assert protocol.data == blob
+            for sender in senders:
+                sender.join()
+            await close_all(protocols)
+
+        run(main())
+
+    def test_paused_readers_get_nothing_and_lose_nothing_and_hold_nobody_up(self, run, pairs, connect, recorder):
+        """Each pauses at its first bytes, with more on the way; one is never paused."""
+        blobs = [numbered(65_536, i) for i in range(MANY)]
+
+        async def main():
+            pause = {"data_received": lambda self, data: self.transport.pause_reading()}
+            protocols = [recorder(**pause) for _ in pairs[1:]]
+            free = recorder()
+            for (ours, peer), protocol, blob in zip(pairs, [free, *protocols], blobs, strict=True):
+                peer.sendall(blob)
+                await connect(ours, protocol)
+            for protocol in protocols:
+                await protocol.until_called("data_received")
+            held = [len(protocol.data) for protocol in protocols]
+            for i in range(200):
+                pairs[0][1].sendall(numbered(4096, 1000 + i))
+            wanted = blobs[0] + b"".join(numbered(4096, 1000 + i) for i in range(200))
+            await free.until(lambda: len(free.data) == len(wanted))
+            assert free.data == wanted
+            assert [len(protocol.data) for protocol in protocols] == held
+            for protocol, blob in zip(protocols, blobs[1:], strict=True):
+                protocol.hooks.clear()
+                protocol.transport.resume_reading()
+                await protocol.until(lambda protocol=protocol, blob=blob: len(protocol.data) == len(blob))
+                assert protocol.data == blob
+            await close_all([free, *protocols])
+
+        run(main())
+
+    @pytest.mark.parametrize("end", ["close", "reset"])
+    def test_the_end_waits_behind_bytes_that_are_held(self, run, pairs, connect, recorder, end):
+        ours, peer = pairs[0]
+        blob = numbered(40_000, 7)
+
+        async def main():
+            pause = {"data_received": lambda self, data: self.transport.pause_reading()}
+            protocol = recorder(**pause)
+            await connect(ours, protocol)
+            peer.sendall(blob[:4000])
+            await protocol.until_called("data_received")
+            peer.sendall(blob[4000:])
+            for _ in range(5):
+                await asyncio.sleep(0)
+            if end == "reset":  # it may take with it what was not received yet
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.close()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert protocol.names == ["connection_made"]
+            protocol.hooks.clear()
+            protocol.transport.resume_reading()
+            await protocol.until_lost()
+            if end == "close":
+                assert protocol.data == blob
+                assert protocol.names == ["connection_made", "eof_received", "connection_lost"]
+                assert protocol.lost is None
+            else:
+                assert blob.startswith(protocol.data)
+                assert protocol.names == ["connection_made", "connection_lost"]
+                assert isinstance(protocol.lost, ConnectionResetError)
+
+        run(main())
+
+    def test_the_protocol_changes_between_plain_and_buffered(self, run, tcp, connect, recorder, buffered_recorder):
+        """In every callback, with bytes on the way: they go on in order, whoever gets them."""
+        ours, peer = tcp
+        blob = numbered(800_000, 3)
+        got = bytearray()
+
+        def turn_plain(self, count):
+            got.extend(self.buffer[:count])
+            self.transport.set_protocol(plain)
+
+        def turn_buffered(self, data):
+            got.extend(data)
+            self.transport.set_protocol(buffered)
+
+        plain = recorder(data_received=turn_buffered)
+        buffered = buffered_recorder(size=3000, buffer_updated=turn_plain)
+
+        async def main():
+            transport = await connect(ours, plain)
+            buffered.transport = transport
+            sender = threading.Thread(target=peer.sendall, args=(blob,))
+            sender.start()
+            while len(got) < len(blob):
+                await asyncio.sleep(0)
+            sender.join()
+            assert got == blob
+            transport.abort()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+        run(main())
+
+    def test_a_writer_that_has_to_wait_still_receives(self, run, tcp, connect, recorder):
+        """Full pipes both ways: it is watched for room to write, and receives all the while."""
+        ours, peer = tcp
+        there, back = numbered(3_000_000, 1), numbered(3_000_000, 2)
+
+        def talk():
+            sender = threading.Thread(target=peer.sendall, args=(back,))
+            sender.start()
+            got = receive_exactly(peer, len(there))
+            sender.join()
+            return got
+
+        async def main():
+            protocol = recorder()
+            transport = await connect(ours, protocol)
+            talking = asyncio.ensure_future(in_executor(talk))
+            for start in range(0, len(there), 100_000):
+                transport.write(there[start : start + 100_000])
+            await protocol.until(lambda: len(protocol.data) == len(back))
+            assert await talking == there
+            assert protocol.data == back
+            peer.sendall(b"once more")  # now by the ordinary way again
+            await protocol.until(lambda: protocol.data.endswith(b"once more"))
+            await close_all([protocol])
+
+        run(main())
+
+
+class TestSending:
+    def test_each_gets_its_own(self, run, pairs, connect, recorder):
+        async def main():
+            protocols = [recorder() for _ in pairs]
+            for (ours, _), protocol in zip(pairs, protocols, strict=True):
+                await connect(ours, protocol)
+            for turn in range(30):
+                for i, protocol in enumerate(protocols):
+                    protocol.transport.write(numbered(80, i))
+                    protocol.transport.write(numbered(8 * turn, turn))
+                await asyncio.sleep(0)
+            for i, (_, peer) in enumerate(pairs):
+                wanted = b"".join(numbered(80, i) + numbered(8 * turn, turn) for turn in range(30))
+                assert receive_exactly(peer, len(wanted)) == wanted
+            await close_all(protocols)
+
+        run(main())
+
+    def test_sockets_that_take_only_a_part(self, run, pairs, connect, recorder):
+        """The rest waits, the protocol is paused and resumed, and nothing is lost or doubled."""
+        for ours, _ in pairs:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        blobs = [numbered(60_000, i) * 8 for i in range(MANY)]
+
+        async def main():
+            protocols = [recorder() for _ in pairs]
+            for (ours, _), protocol in zip(pairs, protocols, strict=True):
+                await connect(ours, protocol)
+            for part in range(8):
+                for protocol, blob in zip(protocols, blobs, strict=True):
+                    protocol.transport.write(blob[part * 60_000 : (part + 1) * 60_000])
+                await asyncio.sleep(0)
+            assert all(protocol.transport.get_write_buffer_size() for protocol in protocols)
+            for i, (_, peer) in enumerate(pairs):
+                assert await in_executor(receive_exactly, peer, len(blobs[i])) == blobs[i]
+            for protocol in protocols:
+                await protocol.until(lambda protocol=protocol: protocol.transport.get_write_buffer_size() == 0)
+                assert protocol.names.count("pause_writing") == protocol.names.count("resume_writing") > 0
+            await close_all(protocols)
+
+        run(main())
+
+    @pytest.mark.parametrize("method", ["close", "write_eof", "abort"])
+    def test_an_end_right_after_writing(self, run, pairs, connect, recorder, method):
+        async def main():
+            loop = asyncio.get_running_loop()
+            protocols = [recorder() for _ in pairs]
+            for (ours, _), protocol in zip(pairs, protocols, strict=True):
+                await connect(ours, protocol)
+            for i, protocol in enumerate(protocols):
+                loop.call_soon(protocol.transport.write, numbered(800, i))
+            for protocol in protocols[::2]:  # in the same turn; the others in the next one
+                loop.call_soon(getattr(protocol.transport, method))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            for protocol in protocols[1::2]:
+                getattr(protocol.transport, method)()
+            for i, (_, peer) in enumerate(pairs):
+                assert await in_executor(receive_exactly, peer, 1000) == numbered(800, i)
+            await close_all(protocols)
+
+        run(main())
+
+    def test_peers_that_are_gone(self, run, pairs, connect, recorder):
+        """The error of a send that went out with others is that connection's, and nobody else's."""
+
+        async def main():
+            protocols = [recorder() for _ in pairs]
+            for (ours, _), protocol in zip(pairs, protocols, strict=True):
+                await connect(ours, protocol)
+                protocol.transport.pause_reading()  # so only writing can find out
+            for _, peer in pairs[::2]:
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                peer.close()
+            for protocol in protocols:
+                protocol.transport.write(b"x" * 100)
+            for protocol in protocols[::2]:
+                await protocol.until_lost()
+                assert isinstance(protocol.lost, ConnectionError)
+            for (_, peer), protocol in zip(pairs[1::2], protocols[1::2], strict=True):
+                assert receive_exactly(peer, 100) == b"x" * 100
+                assert protocol.names == ["connection_made"]
+            await close_all(protocols[1::2])
+
+        run(main())
+
+
+class TestRuns:
+    def test_what_was_written_is_out_when_the_run_ends(self, any_loop, pairs, connect, recorder):
+        protocols = [recorder() for _ in pairs]
+
+        async def begin():
+            for (ours, _), protocol in zip(pairs, protocols, strict=True):
+                await connect(ours, protocol)
+
+        def last():
+            for i, protocol in enumerate(protocols):
+                protocol.transport.write(numbered(800, i))
+            any_loop.stop()
+
+        any_loop.run_until_complete(begin())
+        any_loop.call_soon(last)
+        any_loop.run_forever()
+        for i, (_, peer) in enumerate(pairs):
+            assert receive_exactly(peer, 800) == numbered(800, i)
+        any_loop.run_until_complete(close_all(protocols))
+
+    def test_bytes_that_come_between_runs_in_different_threads(self, any_loop, pairs, connect, recorder):
+        protocols = [recorder() for _ in pairs]
+
+        async def begin():
+            for (ours, _), protocol in zip(pairs, protocols, strict=True):
+                await connect(ours, protocol)
+
+        async def until(size):
+            for protocol in protocols:
+                await protocol.until(lambda protocol=protocol: len(protocol.data) == size)
+
+        any_loop.run_until_complete(begin())
+        for turn in range(4):
+            for i, (_, peer) in enumerate(pairs):
+                peer.sendall(numbered(9000, i)[turn * 2000 : turn * 2000 + 2000])
+            run = functools.partial(any_loop.run_until_complete, until(2000 * (turn + 1)))
+            if turn % 2:
+                run()
+            else:
+                thread = threading.Thread(target=run)
+                thread.start()
+                thread.join(PATIENCE)
+        for i, protocol in enumerate(protocols):
+            assert protocol.data == numbered(9000, i)[:8000]
+        any_loop.run_until_complete(close_all(protocols))
+
+    def test_the_monitor_changes_under_them(self, loop, pairs, connect, recorder):
+        blobs = [numbered(400_000, i) for i in range(MANY)]
+        usable = [name for name, reason in aioqemu_loop.fdmons().items() if reason is None]
+
+        async def main():
+            protocols = [recorder(data_received=lambda self, data: self.transport.write(data)) for _ in pairs]
+            for (ours, _), protocol in zip(pairs, protocols, strict=True):
+                await connect(ours, protocol)
+
+            def talk(peer, blob):
+                sender = threading.Thread(target=peer.sendall, args=(blob,))
+                sender.start()
+                got = receive_exactly(peer, len(blob))
+                sender.join()
+                return got
+
+            talks = [
+                asyncio.ensure_future(in_executor(talk, peer, blob))
+                for (_, peer), blob in zip(pairs, blobs, strict=True)
+            ]
+            count = 0
+            while not all(talk.done() for talk in talks):
+                loop.context.set_fdmon(usable[count % len(usable)])
+                count += 1
+                for _ in range(3):
+                    await asyncio.sleep(0)
+            for talk, blob in zip(talks, blobs, strict=True):
+                assert talk.result() == blob
+            assert count > 3
+            await close_all(protocols)
+
+        loop.run_until_complete(asyncio.wait_for(main(), 3 * PATIENCE))
