@@ -296,6 +296,8 @@ class Loop(SockMethods, _BaseEventLoop):
         if sslcontext:
             timeouts = unix.tls_timeouts(ssl_handshake_timeout, ssl_shutdown_timeout)
             make_tls = functools.partial(self._accepted_tls, sslcontext, timeouts)
+        if hasattr(server, "_clients"):  # 3.12.1 on: a WeakSet, which costs as much per connection as accepting it
+            server._clients = set()  # an open transport is held by the context anyway
         self._listeners[sock.fileno()] = Listener(
             self.context, self, sock, protocol_factory, make_tls, server, backlog, context
         )

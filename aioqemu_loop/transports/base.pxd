@@ -24,6 +24,7 @@ cdef class BaseTransport(Sink):
     cdef bint enter_context(self) except -1
     cdef int leave_context(self, bint entered) except -1
     cdef int start(self, object waiter) except -1
+    cdef int begin_reading(self) except -1
     cdef int lookup(self, str name) except -1
     cdef int fatal_error(self, object exc, str message) except -1
     cdef int log_fatal(self, object exc, str message, bint quietly) except -1

@@ -14,7 +14,10 @@ import warnings
 from asyncio import futures
 from asyncio.log import logger
 
+import cython
+
 from aioqemu_loop.context.aio_context cimport AioContext
+from aioqemu_loop.fdmon.base cimport Runnable
 from aioqemu_loop.system.libc cimport EBADF
 from aioqemu_loop.transports.engine cimport Engine, Sink
 
@@ -106,18 +109,21 @@ cdef class BaseTransport(Sink):
 
     cdef int start(self, object waiter) except -1:
         """Tell the protocol, then read, then wake up who waits for the transport."""
+        cdef ReadingBegins reading = ReadingBegins.__new__(ReadingBegins)
         self.call_soon(self.protocol.connection_made, self)
-        self._loop.call_soon(self._begin_reading)
+        reading.transport = self
+        self.context.ready.push(reading)
         if waiter is not None:
             self._loop.call_soon(futures._set_result_unless_cancelled, waiter, None)
         return 0
 
     # -- reading --
 
-    def _begin_reading(self):
+    cdef int begin_reading(self) except -1:
         """Queued behind connection_made, which may have paused."""
         if self.is_reading():
             self.engine.read_on()
+        return 0
 
     def is_reading(self):
         return not self.closing and not self.paused
@@ -228,6 +234,15 @@ cdef class BaseTransport(Sink):
         """Everything is over: drop what else is held."""
         self.file = None
         return 0
+
+
+@cython.final
+cdef class ReadingBegins(Runnable):
+    cdef BaseTransport transport
+
+    cdef int run(self) except -1:
+        self.transport.begin_reading()
+        return 1
 
 
 cdef class FlowControlledTransport(BaseTransport):

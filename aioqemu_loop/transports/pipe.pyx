@@ -137,10 +137,11 @@ cdef class WritePipeTransport(WritingTransport):
     def __class__(self):
         return UnixWritePipeTransport
 
-    def _begin_reading(self):
+    cdef int begin_reading(self) except -1:
         """What there is to read is that the other end was closed."""
         if not self._conn_lost and not is_device(self.fd):
             self.engine.read_on()
+        return 0
 
     cdef Py_ssize_t read_buffer(self, char **where) except -1:
         """The other end was closed, or, where this is a socket, sent something."""

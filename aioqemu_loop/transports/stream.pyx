@@ -275,7 +275,7 @@ cdef class StreamTransport(WritingTransport):
     cdef int wake_sendfile(self, object exc) except -1:
         waiter = self.room_waiter
         self.room_waiter = None
-        if waiter is not None and not waiter.done():
+        if not waiter.done():
             if exc is None:
                 waiter.set_result(None)
             else:
@@ -283,7 +283,8 @@ cdef class StreamTransport(WritingTransport):
         return 0
 
     cdef int end_sendfile(self) except -1:
-        self.wake_sendfile(connection_closed())
+        if self.room_waiter is not None:
+            self.wake_sendfile(connection_closed())
         if self.empty_waiter is not None and not self.empty_waiter.done():
             self.empty_waiter.set_exception(connection_closed())
         return 0
