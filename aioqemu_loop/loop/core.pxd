@@ -8,6 +8,7 @@ cdef class LoopCore:
     cdef public bint _closed
     cdef public bint _stopping
     cdef public object _thread_id
+    cdef public object _task_factory
 
     cdef int check_debug(self, object callback, str method) except -1
     cdef int choose_clock(self) except -1

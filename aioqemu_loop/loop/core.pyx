@@ -1,15 +1,16 @@
 """LoopCore: the calls of an asyncio loop that run per callback, compiled, over an AioContext.
 
 It is the first base of `Loop`; asyncio.BaseEventLoop, the second, finds the attributes it shares with it here
-(_debug, _closed, _stopping, _thread_id).
+(_debug, _closed, _stopping, _thread_id, _task_factory).
 """
 
 from cpython.object cimport PyObject
 from libc.math cimport ceil
 from libc.stdint cimport INT64_MAX, int64_t
 
+import inspect
 import sys
-from asyncio import base_events, format_helpers
+from asyncio import base_events, format_helpers, tasks
 from asyncio.futures import Future
 
 from aioqemu_loop.context.aio_context cimport AioContext, as_fd
@@ -18,10 +19,18 @@ from aioqemu_loop.fdmon.base cimport Runnable
 from aioqemu_loop.system.libc cimport clock_ns
 
 cdef extern from "Python.h":
+    object PyObject_Call(object callable, object args, object options)
     int PyObject_GenericSetAttr(object owner, object name, PyObject *value) except -1
 
 cdef object extract_stack = format_helpers.extract_stack
 cdef object getframe = sys._getframe
+cdef object base_create_task = base_events.BaseEventLoop.create_task
+# What it takes and passes on to Task() as it is.
+cdef frozenset TASK_OPTIONS = frozenset(
+    ("name", "context", "eager_start")[:1 + (sys.version_info >= (3, 11)) + (sys.version_info >= (3, 14))]
+)
+# Task is looked up in it for each task: a program may put another class there.
+cdef dict tasks_module = tasks.__dict__
 
 
 cdef int64_t seconds_to_ns(double when) noexcept:
@@ -143,6 +152,16 @@ cdef class LoopCore:
     def create_future(self):
         return Future(loop=self)
 
+    def create_task(self, coro, **kwargs):
+        # What is not the usual case (a task factory, debug mode, errors) is asyncio's own method's.
+        if self._closed or self._debug or self._task_factory is not None:
+            return base_create_task(self, coro, **kwargs)
+        for option in kwargs:
+            if option not in TASK_OPTIONS:
+                return base_create_task(self, coro, **kwargs)
+        kwargs["loop"] = self
+        return PyObject_Call(tasks_module["Task"], (coro,), kwargs)
+
     def get_debug(self):
         return self._debug
 
@@ -243,3 +262,6 @@ cdef class LoopCore:
         if took_ns > 0:
             name = base_events._format_handle(source) if isinstance(source, Handle) else repr(source)
             base_events.logger.warning("Executing %s took %.3f seconds", name, took_ns / 1e9)
+
+
+LoopCore.create_task.__signature__ = inspect.signature(base_create_task)

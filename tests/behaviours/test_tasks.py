@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import io
 import os
 import subprocess
@@ -102,6 +103,48 @@ def test_create_task_takes_what_the_stdlibs_takes(loop, factory, options):
     finally:
         reference.close()
     assert outcome(lambda: create(loop, FACTORIES[factory], keywords()[options])) == expected
+
+
+def test_create_task_has_the_stdlibs_signature(loop):
+    assert inspect.signature(loop.create_task) == inspect.signature(asyncio.BaseEventLoop.create_task.__get__(loop))
+
+
+def test_another_class_in_the_place_of_task_is_used(run, any_loop, monkeypatch):
+    async def main():
+        monkeypatch.setattr(asyncio.tasks, "Task", OwnTask)
+        return await any_loop.create_task(describe())
+
+    assert run(main())[2] == "OwnTask"
+
+
+@pytest.mark.parametrize("debug", [False, True], ids=["plain", "debug"])
+def test_what_create_task_refuses(loop, debug):
+    """With the words of the stdlib, and without a task left behind."""
+    reference = asyncio.SelectorEventLoop()
+    words = []
+    for each in (loop, reference):
+        each.set_debug(debug)
+        with pytest.raises(TypeError) as not_a_coroutine:
+            each.create_task(1)
+        each.run_until_complete(asyncio.sleep(0))
+        each.close()
+        coroutine = describe()
+        with pytest.raises(RuntimeError) as closed:
+            each.create_task(coroutine)
+        coroutine.close()
+        words.append((str(not_a_coroutine.value), str(closed.value)))
+    assert words[0] == words[1]
+
+
+def test_a_tasks_source_traceback_ends_where_it_was_created(run, any_loop):
+    any_loop.set_debug(True)
+
+    async def main():
+        task = any_loop.create_task(describe())
+        await task
+        return task._source_traceback[-1].name
+
+    assert run(main()) == "main"
 
 
 def test_a_factory_without_keywords_is_enough_for_tasks_and_task_groups(run, any_loop):
