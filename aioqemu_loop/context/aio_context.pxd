@@ -17,7 +17,7 @@ cdef class AioContext(ContextCore):
     cdef int submit(self) except -1
     cdef int wait_settled(self, AioHandler handler) except -1
     cdef int set_half(self, int fd, bint write, Runnable callback) except -1
-    cdef Runnable remove_half(self, int fd, bint write)
+    cdef Runnable remove_half(self, int fd, bint write, bint for_now=*)
     cdef int remember_file(self, int fd, object file) except -1
     cdef int number_of(self, object fd) except -1
     cdef FdCallbacks callbacks_of(self, int fd)

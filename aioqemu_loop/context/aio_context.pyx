@@ -317,6 +317,7 @@ cdef class AioContext(ContextCore):
         """Set the reading or writing callback of an fd; one that was there is cancelled."""
         cdef FdCallbacks handler = self.callbacks_of(fd)
         cdef Runnable old
+        cdef int kept
         if handler is None:
             check_fd(fd)
             handler = FdCallbacks()
@@ -325,7 +326,8 @@ cdef class AioContext(ContextCore):
             handler.events = POLLOUT if write else POLLIN
             self.add_handler(handler)
         else:
-            self.change_events(handler, handler.events | (POLLOUT if write else POLLIN))
+            kept = 0 if handler.reader is None and handler.writer is None else handler.events
+            self.change_events(handler, kept | (POLLOUT if write else POLLIN))
         if write:
             old = handler.writer
             handler.writer = callback
@@ -337,8 +339,9 @@ cdef class AioContext(ContextCore):
         cancel_half(old)
         return 0
 
-    cdef Runnable remove_half(self, int fd, bint write):
-        """Returns the callback that was set, or None; the caller cancels it."""
+    cdef Runnable remove_half(self, int fd, bint write, bint for_now=False):
+        """Returns the callback that was set, or None; the caller cancels it. `for_now`: it is likely to be set again before the
+        fd is ready. Then the registration may stay, until it reports in vain."""
         cdef FdCallbacks handler = self.callbacks_of(fd)
         cdef Runnable old
         if handler is None:
@@ -352,7 +355,8 @@ cdef class AioContext(ContextCore):
             handler.reader = None
         if handler.reader is None and handler.writer is None:
             handler.file = None  # the monitor may hold the handler for longer
-            self.remove_handler(handler)
+            if not (for_now and self.monitor.costly_changes):
+                self.remove_handler(handler)
         else:
             try:
                 self.change_events(handler, POLLIN if write else POLLOUT)

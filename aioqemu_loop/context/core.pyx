@@ -45,7 +45,7 @@ cdef int64_t SHORT_TURNS_NS = 4_000
 cdef int UNCLOCKED_TURNS = 3
 # Output waits for the end of the batch, where all of it goes out together: the peers of many connections are woken up once,
 # not one by one. It waits no longer than this where callbacks are slow.
-cdef int64_t FLUSH_AFTER_NS = 200_000
+cdef int64_t FLUSH_AFTER_NS = 1_000_000
 # For so many connections at once one system call costs less than theirs; fewer get their answers a little sooner.
 cdef int GATHER_FROM = 4
 
@@ -206,9 +206,8 @@ cdef class ContextCore:
                 Py_DECREF(handler)
                 revents = found.revents[i]
                 i += 1
-                handler.on_ready(revents)
-                if revents & POLLNVAL:
-                    # Closed behind our back: told once, then not watched any more.
+                if handler.on_ready(revents) or revents & POLLNVAL:
+                    # Not wanted for now (see remove_half), or closed behind our back: told once, then not watched any more.
                     self.monitor.update(handler, None)
         finally:
             while i < found.size:

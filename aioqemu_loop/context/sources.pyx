@@ -39,7 +39,7 @@ cdef class FdCallbacks(AioHandler):
         if self.writer is not None and revents & WRITE_EVENTS and self.writer_mark <= self.ready.popped:
             self.ready.push(self.writer)
             self.writer_mark = self.ready.pushed
-        return 0
+        return self.reader is None and self.writer is None
 
 
 cdef class OwnedHandler(AioHandler):

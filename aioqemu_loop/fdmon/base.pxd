@@ -59,6 +59,7 @@ cdef class SlotTable:
 cdef class FDMon:
     cdef object __weakref__
     cdef public bint edge
+    cdef bint costly_changes
 
     cpdef update(self, AioHandler old, AioHandler new)
     cpdef int wait(self, ReadyList ready_list, int64_t timeout_ns) except -1

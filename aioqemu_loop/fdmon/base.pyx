@@ -56,7 +56,7 @@ cdef class AioHandler(Runnable):
     """
 
     cdef int on_ready(self, int revents) except -1:
-        """The monitor found `revents`. Queues work; never calls user code."""
+        """The monitor found `revents`. Queues work; never calls user code. Returns 1 where nobody wants to know."""
         raise NotImplementedError
 
     # What a monitor that can do more than watch tells those who asked for it, see FDMon.receive() and send_later().
@@ -168,7 +168,8 @@ cdef class FDMon:
     """What AioContext asks of a backend. QEMU's FDMonOps, as a class that owns its state.
 
     Attributes: `name` (str) of the class, and `edge` of the instance (bool, False unless set: handlers with edge=True
-    are reported once per change of readiness instead of level-triggered).
+    are reported once per change of readiness instead of level-triggered). `costly_changes`: adding and removing are system
+    calls, so what will be wanted again soon may stay registered.
 
     Unless said otherwise a method is called with the GIL, by the thread that runs the context.
     """

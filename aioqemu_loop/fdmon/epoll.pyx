@@ -23,6 +23,7 @@ cdef class EpollFDMon(FDMon):
 
     def __cinit__(self):
         self.edge = True
+        self.costly_changes = True
         self.slots = SlotTable()
         self.mark = process_mark()
         self.epfd = epoll_create1(EPOLL_CLOEXEC)

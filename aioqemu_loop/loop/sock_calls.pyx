@@ -117,7 +117,7 @@ cdef class SockWaiter(Runnable):
     def stop(self):
         if self.waiting:
             self.waiting = False
-            self.context.remove_half(self.fd, self.write)
+            self.context.remove_half(self.fd, self.write, not self.write)
 
     def cancel(self):
         """Somebody else has set a callback for this socket: that one is told from now on, as in asyncio."""

@@ -13,6 +13,7 @@ cdef class SocketEngine(ReadinessEngine):
     cdef uint32_t count
     cdef list held
     cdef bint direct
+    cdef int bulk_left
     cdef int end
 
     cdef int choose(self) except -1

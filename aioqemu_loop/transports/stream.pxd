@@ -1,4 +1,5 @@
 from cpython.buffer cimport Py_buffer
+from cpython.object cimport PyObject
 
 from aioqemu_loop.context.aio_context cimport AioContext
 from aioqemu_loop.context.sources cimport Flushable
@@ -23,7 +24,10 @@ cdef class StreamTransport(WritingTransport):
     cdef bint eof_sent
     cdef bint eof_done
     cdef Py_buffer view
+    cdef Py_ssize_t last_read
+    cdef PyObject *filling
 
+    cdef bytes take_filled(self, Py_ssize_t result)
     cdef int deliver(self, Py_ssize_t result) except -1
     cdef int hand_over(self, char *data, Py_ssize_t size, bytes owner) except -1
     cdef int on_eof(self) except -1

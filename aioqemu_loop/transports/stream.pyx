@@ -5,7 +5,9 @@ much. Writing: see `writing`.
 """
 
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
 from libc.errno cimport errno
 from posix.unistd cimport close as close_fd
 
@@ -29,6 +31,13 @@ cdef extern from "<sys/socket.h>" nogil:
     int c_shutdown "shutdown"(int fd, int how)
     enum: SHUT_WR
 
+cdef extern from "Python.h":
+    PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size) except NULL
+    int _PyBytes_Resize(PyObject **data, Py_ssize_t size) except -1
+
+# After a read of this size the next one goes into a bytes object that is then cut to size. Copying what is smaller out of the
+# scratch buffer, which is in the cache, costs less than that.
+cdef Py_ssize_t BULK_SIZE = 96 * 1024
 cdef object BufferedProtocol = protocols.BufferedProtocol
 cdef object Socket = socket.socket
 cdef bint ATTACH_TAKES_TRANSPORT = "transport" in inspect.signature(base_events.Server._attach).parameters
@@ -99,6 +108,9 @@ cdef class StreamTransport(WritingTransport):
             return 0
         if not self.buffered:
             where[0] = self.context.read_scratch()
+            if self.last_read >= BULK_SIZE and self.layer is None and not self.plain_reader:
+                self.filling = new_bytes(NULL, SCRATCH_SIZE)
+                where[0] = PyBytes_AS_STRING(<object>self.filling)
             return SCRATCH_SIZE
         entered = self.enter_context()
         try:
@@ -133,6 +145,8 @@ cdef class StreamTransport(WritingTransport):
 
     cdef int deliver(self, Py_ssize_t result) except -1:
         cdef bint buffered = self.view_held
+        cdef bytes data = self.take_filled(result) if self.filling != NULL else None
+        self.last_read = result
         self.release_view()
         if result == 0:
             return self.on_eof()
@@ -141,7 +155,7 @@ cdef class StreamTransport(WritingTransport):
                 self.fatal_error(OSError(-result, os.strerror(-result)), "Fatal read error on socket transport")
             return 0
         if not buffered:
-            return self.hand_over(self.context.scratch, result, None)
+            return self.hand_over(self.context.scratch, result, data)
         try:
             self.protocol.buffer_updated(result)
         except (SystemExit, KeyboardInterrupt):
@@ -149,6 +163,16 @@ cdef class StreamTransport(WritingTransport):
         except BaseException as exc:
             self.fatal_error(exc, "Fatal error: protocol.buffer_updated() call failed.")
         return 0
+
+    cdef bytes take_filled(self, Py_ssize_t result):
+        cdef PyObject *filled = self.filling
+        cdef bytes data
+        self.filling = NULL
+        if result > 0:
+            _PyBytes_Resize(&filled, result)
+        data = <bytes>filled
+        Py_DECREF(data)
+        return data
 
     cdef int took(self, char *data, Py_ssize_t size, bytes owner) except -1:
         cdef bint entered

@@ -7,6 +7,7 @@ import hashlib
 import random
 import socket
 import ssl
+import time
 
 import pytest
 
@@ -429,5 +430,90 @@ class TestWrongUse:
             assert await lost is None
 
         lost = any_loop.create_future()
+
+        run(main())
+
+
+class TestSocketsThatWaited:
+    """A monitor may go on watching a socket that will be waited for again. Nobody must notice."""
+
+    def test_numbers_used_again(self, any_loop, run):
+        async def wait_once():
+            with closing(socket.socketpair()) as (a, b):
+                waiting = await started(any_loop, any_loop.sock_recv(a, 100))
+                b.send(b"for the waiter")
+                assert await asyncio.wait_for(waiting, PATIENCE) == b"for the waiter"
+                return a.fileno(), b.fileno()
+
+        async def main():
+            numbers = {await wait_once() for _ in range(10)}
+            assert len(numbers) < 10
+            with closing(socket.socketpair()) as (a, b):
+                assert (a.fileno(), b.fileno()) in numbers
+                came = any_loop.create_future()
+                any_loop.add_reader(a, lambda: came.done() or came.set_result(a.recv(100)))
+                b.send(b"for a reader")
+                assert await asyncio.wait_for(came, PATIENCE) == b"for a reader"
+                any_loop.remove_reader(a)
+            ours, theirs = socket.socketpair()
+            assert (ours.fileno(), theirs.fileno()) in numbers
+            ours.setblocking(False)
+            with theirs:
+                reader, writer = await asyncio.open_connection(sock=ours)
+                theirs.send(b"for a transport")
+                assert await asyncio.wait_for(reader.readexactly(15), PATIENCE) == b"for a transport"
+                writer.close()
+                await writer.wait_closed()
+
+        run(main())
+
+    def test_the_number_of_a_socket_that_lives_on_by_another(self, any_loop, run):
+        async def main():
+            with contextlib.ExitStack() as stack:
+                a, b = stack.enter_context(closing(socket.socketpair()))
+                waiting = await started(any_loop, any_loop.sock_recv(a, 100))
+                b.send(b"first")
+                assert await waiting == b"first"
+                number = a.fileno()
+                same = stack.enter_context(a.dup())
+                a.close()
+                b.send(b"for the duplicate")  # the old file is readable, and nobody waits
+                c, d = stack.enter_context(closing(socket.socketpair()))
+                assert number in (c.fileno(), d.fileno())
+                for one, other in ((c, d), (d, c)):
+                    waiting = await started(any_loop, any_loop.sock_recv(one, 100))
+                    other.send(b"for the new one")
+                    assert await asyncio.wait_for(waiting, PATIENCE) == b"for the new one"
+                assert await any_loop.sock_recv(same, 100) == b"for the duplicate"
+
+        run(main())
+
+    def test_what_comes_while_nobody_waits_does_not_keep_the_loop_busy(self, any_loop, run, streams):
+        a, b = streams
+
+        async def main():
+            waiting = await started(any_loop, any_loop.sock_recv(a, 5))
+            b.send(b"first")
+            assert await waiting == b"first"
+            b.send(b"later")
+            used = time.process_time()
+            await asyncio.sleep(0.3)
+            assert time.process_time() - used < 0.15
+            assert await any_loop.sock_recv(a, 5) == b"later"
+
+        run(main())
+
+    def test_a_transport_gets_a_socket_that_has_waited(self, any_loop, run, streams):
+        a, b = streams
+
+        async def main():
+            waiting = await started(any_loop, any_loop.sock_recv(a, 5))
+            b.send(b"hello")
+            assert await waiting == b"hello"
+            reader, writer = await asyncio.open_connection(sock=a)
+            b.send(b"world")
+            assert await asyncio.wait_for(reader.readexactly(5), PATIENCE) == b"world"
+            writer.close()
+            await writer.wait_closed()
 
         run(main())
