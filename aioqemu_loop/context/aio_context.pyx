@@ -113,6 +113,7 @@ cdef class AioContext(ContextCore):
         self.enter()
         try:
             progress = self.turn(blocking) > 0
+            self.submit()
         finally:
             self.depth -= 1
             if self.depth == 0 and self.settling:
@@ -284,7 +285,7 @@ cdef class AioContext(ContextCore):
 
     cdef int submit(self) except -1:
         """Return when all output that was handed to the monitor is sent, or has failed."""
-        if not self.closed:
+        if not self.closed and self.monitor.gathers:
             self.monitor.submit(self.ready_list)
             self.collect()
         return 0

@@ -51,6 +51,7 @@ cdef class ContextCore:
     cdef int settle_waiting(self) except -1
     cdef int turn(self, bint blocking) except -1
     cdef int64_t now_ns(self) except? -1
+    cdef bint has_work(self) noexcept
     cdef int64_t timeout_ns(self) except? -2
     cdef bint must_look(self) except *
     cdef int look(self, int64_t timeout_ns) except -1

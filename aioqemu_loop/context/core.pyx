@@ -24,6 +24,8 @@ from aioqemu_loop.system.atomics cimport aio_fence, aio_load_relaxed, aio_store_
 from aioqemu_loop.system.libc cimport POLLNVAL, clock_ns
 from aioqemu_loop.system.process cimport process_mark, same_process
 
+from aioqemu_loop.system.process import flush_before_fork
+
 cdef extern from *:
     """
     #include <sched.h>
@@ -44,7 +46,7 @@ cdef int64_t SHARED_LOOK_EVERY_NS = 10_000
 cdef int64_t SHORT_TURNS_NS = 4_000
 cdef int UNCLOCKED_TURNS = 3
 # Output waits for the end of the batch, where all of it goes out together: the peers of many connections are woken up once,
-# not one by one. It waits no longer than this where callbacks are slow.
+# not one by one. Where callbacks are slow it goes when one returns so long after the first that wrote.
 cdef int64_t FLUSH_AFTER_NS = 1_000_000
 # For so many connections at once one system call costs less than theirs; fewer get their answers a little sooner.
 cdef int GATHER_FROM = 4
@@ -61,6 +63,7 @@ cdef class ContextCore:
         self.settling = []
         self.wakeup = Wakeup()
         self.poll_mode = PollMode()
+        flush_before_fork.add(self)
 
     def __dealloc__(self):
         PyMem_Free(self.scratch)
@@ -132,10 +135,13 @@ cdef class ContextCore:
             self.timers.move_due(self.now_ns(), self.ready)
         return self.run_batch()
 
+    cdef bint has_work(self) noexcept:
+        return self.ready.popped != self.ready.pushed or self.flush_first is not None or self.ready_list.size != 0
+
     cdef int64_t timeout_ns(self) except? -2:
         """How long the next look may sleep: 0 while there is work, -1 without limit."""
         cdef int64_t when, now
-        if self.ready.popped != self.ready.pushed:
+        if self.has_work():
             return 0
         if not self.timers.pending():
             return -1
@@ -173,7 +179,7 @@ cdef class ContextCore:
                 timeout_ns = self.poll_mode.spin(self.monitor, self.wakeup, self.ready_list, timeout_ns)
             aio_store_release(&self.wakeup.notify_me, 1)
             aio_fence()  # pairs with the one in Wakeup.notify()
-            if aio_load_relaxed(&self.wakeup.notified) or self.ready.popped != self.ready.pushed:
+            if aio_load_relaxed(&self.wakeup.notified) or self.has_work():
                 timeout_ns = 0  # settling, or making ready to spin, may have found something
         elif aio_other_threads():
             with nogil:
@@ -243,7 +249,7 @@ cdef class ContextCore:
         finally:
             self.dispatching = outer
             if self.flush_first is not None:
-                self.flush_writes(True)
+                self.flush_writes(not outer)
         return ran
 
     cdef int run_timed(self, Runnable item) except -1:
@@ -275,6 +281,12 @@ cdef class ContextCore:
             self.flush_count += 1
         return 0
 
+    def flush_before_fork(self):
+        """What was written before a fork goes out once. By any thread that forks; only the context's own has any."""
+        if self.depth and self.home == PyThread_get_thread_ident() and not self.closed:
+            self.flush_writes(False)
+            self.monitor.submit(self.ready_list)
+
     cdef int64_t flush_late(self, int64_t due_ns) except? -2:
         """After a callback of a batch, with output waiting. Returns when it is due: 0 for "none waits"."""
         cdef int64_t now = clock_ns()
@@ -289,14 +301,20 @@ cdef class ContextCore:
         """Send what is queued; `gather`: by the monitor's next look, if there is a lot. Where one raises (an exit), the
         others stay for the next call."""
         cdef Flushable item
-        self.gathering = gather and self.flush_count >= GATHER_FROM
+        self.gathering = gather and self.monitor.gathers and self.flush_count >= GATHER_FROM
         while self.flush_first is not None:  # flushing may call protocols, which may write more
             item = self.flush_first
             self.flush_first = item.flush_next
             item.flush_next = None
             item.flush_queued = False
             self.flush_count -= 1
-            item.flush()
+            try:
+                item.flush()
+            except (SystemExit, KeyboardInterrupt):
+                self.gathering = False
+                raise
+            except BaseException as exc:
+                self.report(item, exc)
         self.gathering = False
         self.flush_last = None
         return 0

@@ -16,6 +16,7 @@ cdef class AioHandler(Runnable):
     cdef readonly bint edge
     cdef bint known_pollable
     cdef bint receives
+    cdef bint mon_polls
     # What the monitor in charge keeps here; meaningless to everybody else.
     cdef uint64_t mon_token
     cdef int mon_inflight
@@ -27,7 +28,7 @@ cdef class AioHandler(Runnable):
     cdef int on_ready(self, int revents) except -1
     cdef int on_data(self, BufferRing buffers, uint32_t index, int size) except -1
     cdef int on_end(self, int result) except -1
-    cdef int on_sent(self, int result) except -1
+    cdef bint on_sent(self, int result) except -1
 
 
 cdef class ReadyList:
@@ -60,6 +61,7 @@ cdef class FDMon:
     cdef object __weakref__
     cdef public bint edge
     cdef bint costly_changes
+    cdef bint gathers
 
     cpdef update(self, AioHandler old, AioHandler new)
     cpdef int wait(self, ReadyList ready_list, int64_t timeout_ns) except -1

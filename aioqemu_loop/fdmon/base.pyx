@@ -66,11 +66,12 @@ cdef class AioHandler(Runnable):
         raise NotImplementedError
 
     cdef int on_end(self, int result) except -1:
-        """Nothing more will come: 0 at the end of the stream, or -errno. Queues work; never calls user code."""
+        """Nothing more will come: 0 at the end of the stream, or -errno. Queues work; never calls user code. The handler's
+        events are then those that it still wants."""
         raise NotImplementedError
 
-    cdef int on_sent(self, int result) except -1:
-        """The outcome of send_later(): bytes, or -errno. Queues work; never calls user code."""
+    cdef bint on_sent(self, int result) except -1:
+        """The outcome of send_later(): bytes, or -errno. Queues work; never calls user code. True where it did."""
         raise NotImplementedError
 
 
@@ -169,7 +170,7 @@ cdef class FDMon:
 
     Attributes: `name` (str) of the class, and `edge` of the instance (bool, False unless set: handlers with edge=True
     are reported once per change of readiness instead of level-triggered). `costly_changes`: adding and removing are system
-    calls, so what will be wanted again soon may stay registered.
+    calls, so what will be wanted again soon may stay registered. `gathers`: send_later() may do something.
 
     Unless said otherwise a method is called with the GIL, by the thread that runs the context.
     """

@@ -80,6 +80,7 @@ cdef class IOUringFDMon(FDMon):
 
     def __cinit__(self):
         self.edge = True
+        self.gathers = True
         self.slots = SlotTable()
         self.submit_list = []
         self.senders = [None] * MAX_SENDS
@@ -163,7 +164,8 @@ cdef class IOUringFDMon(FDMon):
         return 0
 
     cdef int drop_ring(self) except -1:
-        """Give up a ring that this thread may not enter. Readiness is a state: arming again in another loses none."""
+        """Give up a ring that this thread may not enter. Readiness is a state: arming again in another loses none. Receives
+        and sends are over by then: who runs a loop releases it in the end."""
         cdef SlotTable old = self.slots
         cdef AioHandler handler
         if self.owner != 0:
@@ -194,7 +196,9 @@ cdef class IOUringFDMon(FDMon):
 
     cdef int reconcile(self, AioHandler handler, ReadyList ready_list) except -1:
         cdef bint wanted = handler.mon_registered and not self.parked
-        cdef bint receiving = wanted and handler.receives and not handler.events & POLLOUT and self.can_receive()
+        cdef bint receiving = (
+            wanted and handler.receives and not handler.mon_polls and not handler.events & POLLOUT and self.can_receive()
+        )
         if handler.mon_token and (handler.mon_rearm or not wanted or receiving != handler.mon_receiving):
             self.cancel(handler, ready_list)
         handler.mon_rearm = False
@@ -340,12 +344,11 @@ cdef class IOUringFDMon(FDMon):
             return 0
         handler.mon_receiving = False
         if cqe.res == -EINVAL:
-            self.buffers = None  # multishot receives came with 6.0
-            self.no_receive = True
+            handler.mon_polls = True  # a file that cannot be received from so: recv() will say what is wrong
         elif cqe.res <= 0 and cqe.res not in (-ENOBUFS, -ECANCELED, -EAGAIN, -EINTR):
-            handler.mon_registered = False
             self.told += 1
-            return handler.on_end(cqe.res)
+            handler.on_end(cqe.res)
+            handler.mon_registered = handler.mon_registered and handler.events != 0
         if handler.mon_registered:
             self.mark_dirty(handler)
         return 0
@@ -355,7 +358,9 @@ cdef class IOUringFDMon(FDMon):
     cdef bint send_later(self, AioHandler handler, object owner, void *data, uint32_t size,
                          ReadyList ready_list) except -1:
         cdef aio_sqe *sqe
-        if self.parked or self.owner != thread_number() or not self.ring.features & AIO_FEAT_CQE_SKIP:
+        if self.parked or self.owner != thread_number() or not same_process(self.ring.mark):
+            return False
+        if not self.ring.features & AIO_FEAT_CQE_SKIP or not self.ring.setup_flags & AIO_SETUP_DEFER_TASKRUN:
             return False
         if self.send_count == MAX_SENDS:
             self.submit(ready_list)
@@ -390,7 +395,7 @@ cdef class IOUringFDMon(FDMon):
             self.send_first += 1
             handler = <AioHandler>self.senders[i]
             self.senders[i] = self.payloads[i] = None
-            handler.on_sent(self.sends[i].result)
+            self.told += handler.on_sent(self.sends[i].result)
         if self.send_first == self.send_count:
             self.send_first = self.send_count = 0
         return 0
@@ -421,7 +426,8 @@ cdef class IOUringFDMon(FDMon):
             if item is not None:
                 self.mark_dirty(<AioHandler>item)
         self.fill_sq(ready_list)
-        if self.slots.used or self.send_count:
+        self.submit(ready_list)
+        if self.slots.used:
             self.enter_now(False, ready_list)
         while self.slots.used:
             self.enter_now(True, ready_list)
@@ -441,7 +447,7 @@ cdef class IOUringFDMon(FDMon):
         if self.ring.unsubmitted():
             self.ring.enter(0, 0)  # an error shows again in wait()
             self.harvest(ready_list)
-        return self.told == told
+        return self.told == told and ready_list.size == 0
 
     cdef bint peek(self) noexcept nogil:
         return self.ring.has_events()

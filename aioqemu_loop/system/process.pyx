@@ -45,8 +45,15 @@ cdef bint same_process(uint32_t mark) noexcept nogil:
 
 make_page()
 
+# Objects with a flush_before_fork() method: it brings out what parent and child would else both bring out.
+flush_before_fork = weakref.WeakSet()
 # Objects with a forget_after_fork() method: it lets go of what the child must not hold, such as a ring's fd.
 forget_in_child = weakref.WeakSet()
+
+
+def _before_fork():
+    for item in list(flush_before_fork):
+        item.flush_before_fork()
 
 
 def _after_fork_in_child():
@@ -55,4 +62,4 @@ def _after_fork_in_child():
     forget_in_child.clear()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)

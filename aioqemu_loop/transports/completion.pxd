@@ -18,6 +18,7 @@ cdef class SocketEngine(ReadinessEngine):
 
     cdef int choose(self) except -1
     cdef bint pending(self) noexcept
+    cdef int drop(self) except -1
     cdef int drop_first(self) except -1
     cdef int queue_run(self) except -1
     cdef int hold(self) except -1

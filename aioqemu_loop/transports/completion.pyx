@@ -14,7 +14,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.string cimport memcpy
 
 from aioqemu_loop.context.aio_context cimport AioContext
-from aioqemu_loop.system.libc cimport POLLERR, POLLHUP, POLLNVAL, POLLOUT
+from aioqemu_loop.system.libc cimport POLLOUT
 from aioqemu_loop.transports.engine cimport Sink
 from aioqemu_loop.transports.readiness cimport ReadinessEngine, is_tcp, set_up
 from aioqemu_loop.uring.buffers cimport BufferRing
@@ -64,6 +64,13 @@ cdef class SocketEngine(ReadinessEngine):
 
     cdef int detach(self) except -1:
         ReadinessEngine.detach(self)
+        return self.drop()
+
+    cdef int fd_lost(self) except -1:
+        self.drop()
+        return ReadinessEngine.fd_lost(self)
+
+    cdef int drop(self) except -1:
         self.receives = False
         self.held = None
         while self.count:
@@ -92,12 +99,13 @@ cdef class SocketEngine(ReadinessEngine):
     cdef int on_end(self, int result) except -1:
         self.end = result
         self.receives = False
+        # It is known now, and a monitor would report it for ever. A writer may still wait for room.
+        self.read_events = 0
+        self.events &= POLLOUT
         return self.queue_run()
 
-    cdef int on_sent(self, int result) except -1:
-        if self.sink is not None:
-            self.sink.sent(result)
-        return 0
+    cdef bint on_sent(self, int result) except -1:
+        return self.sink is not None and self.sink.sent(result)
 
     cdef int queue_run(self) except -1:
         if not self.queued:
@@ -152,9 +160,6 @@ cdef class SocketEngine(ReadinessEngine):
     cdef int run(self) except -1:
         cdef Sink sink = self.sink  # a reference of our own: what it does may make us drop it (detach)
         if sink is None or not self.reading or not self.pending():
-            if self.end != NO_END:
-                # It is known by another way already; a writer still wants to know.
-                self.revents &= POLLOUT | POLLHUP | POLLERR | POLLNVAL if self.writing else 0
             if not self.bulk_left and not self.receives:
                 self.choose()
             return ReadinessEngine.run(self)

@@ -14,7 +14,7 @@ cdef class Sink(Flushable):
     cdef int received(self, Py_ssize_t result) except -1
     cdef int took(self, char *data, Py_ssize_t size, bytes owner) except -1
     cdef int writable(self) except -1
-    cdef int sent(self, Py_ssize_t result) except -1
+    cdef bint sent(self, Py_ssize_t result) except -1
     cdef int fd_lost(self) except -1
 
 

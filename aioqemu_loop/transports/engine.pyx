@@ -26,8 +26,8 @@ cdef class Sink(Flushable):
         """send() may take more."""
         raise NotImplementedError
 
-    cdef int sent(self, Py_ssize_t result) except -1:
-        """The outcome of Engine.send_later(): bytes, or -errno. Calls nobody."""
+    cdef bint sent(self, Py_ssize_t result) except -1:
+        """The outcome of Engine.send_later(): bytes, or -errno. Calls nobody. True where there is more to do."""
         raise NotImplementedError
 
     cdef int fd_lost(self) except -1:

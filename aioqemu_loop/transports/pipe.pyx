@@ -172,7 +172,7 @@ cdef class WritePipeTransport(WritingTransport):
         """The same as close(): a pipe has one direction only."""
         if self.closing:
             return
-        self.flush()
+        self.flush_now()
         if self._conn_lost:
             return
         self.closing = True

@@ -37,7 +37,7 @@ cdef extern from "Python.h":
 
 # After a read of this size the next one goes into a bytes object that is then cut to size. Copying what is smaller out of the
 # scratch buffer, which is in the cache, costs less than that.
-cdef Py_ssize_t BULK_SIZE = 96 * 1024
+cdef Py_ssize_t LARGE_READ = 96 * 1024
 cdef object BufferedProtocol = protocols.BufferedProtocol
 cdef object Socket = socket.socket
 cdef bint ATTACH_TAKES_TRANSPORT = "transport" in inspect.signature(base_events.Server._attach).parameters
@@ -108,7 +108,7 @@ cdef class StreamTransport(WritingTransport):
             return 0
         if not self.buffered:
             where[0] = self.context.read_scratch()
-            if self.last_read >= BULK_SIZE and self.layer is None and not self.plain_reader:
+            if self.last_read >= LARGE_READ and self.layer is None and not self.plain_reader:
                 self.filling = new_bytes(NULL, SCRATCH_SIZE)
                 where[0] = PyBytes_AS_STRING(<object>self.filling)
             return SCRATCH_SIZE
@@ -258,7 +258,7 @@ cdef class StreamTransport(WritingTransport):
     def write_eof(self):
         if self.closing or self.eof_sent:
             return
-        self.flush()
+        self.flush_now()
         self.eof_sent = True
         if not self.queue.size and not self._conn_lost:
             self.all_sent()
@@ -272,7 +272,7 @@ cdef class StreamTransport(WritingTransport):
         """A future that is done when all output has been sent. Until _reset_empty_waiter() nothing can be written."""
         if self.empty_waiter is not None:
             raise RuntimeError("Empty waiter is already set")
-        self.flush()
+        self.flush_now()
         self.empty_waiter = self._loop.create_future()
         if not self.queue.size:
             self.empty_waiter.set_result(None)
@@ -318,7 +318,7 @@ cdef class StreamTransport(WritingTransport):
     def close(self):
         if self.closing:
             return
-        self.flush()
+        self.flush_now()
         if self._conn_lost:
             return
         self.closing = True

@@ -7,7 +7,7 @@ cdef class WritingTransport(FlowControlledTransport):
     cdef str what
     cdef bint blocked
     cdef bint keeps_messages
-    cdef bint sending
+    cdef Py_ssize_t sending
     cdef int send_error
 
     cdef int begin_sending(self) except -1
@@ -15,6 +15,7 @@ cdef class WritingTransport(FlowControlledTransport):
     cdef int refuse_write(self, str method) except -1
     cdef bint may_write(self) except -1
     cdef int queue_bytes(self, object data) except -1
+    cdef int flush_now(self) except -1
     cdef bint gather(self) except -1
     cdef int send_queued(self) except -1
     cdef int all_sent(self) except -1

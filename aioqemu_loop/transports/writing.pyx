@@ -118,31 +118,42 @@ cdef class WritingTransport(FlowControlledTransport):
         return 0
 
     cdef int flush(self) except -1:
-        if not self.blocked and not self._conn_lost and not self.gather():
+        """By the context, when the callbacks have run."""
+        if not self.gather():
+            self.flush_now()
+        return 0
+
+    cdef int flush_now(self) except -1:
+        if not self.blocked and not self._conn_lost:
             self.send_queued()
         return 0
 
     cdef bint gather(self) except -1:
         """True where the output goes out with that of others. Nothing is to be done after it if it all goes."""
         cdef iovec *chunk
-        if not self.context.gathering or self.sending or self.send_error or self.closing or not self.queue.size:
+        if not self.context.gathering or self.blocked or self._conn_lost or self.closing or not self.queue.size:
+            return False
+        if self.sending or self.send_error:
             return False
         if self._protocol_paused or self.queue.size > JOIN_MAX and self.queue.count > 1:
             return False
         self.queue.join()
         chunk = self.queue.chunks + self.queue.head
-        self.sending = self.engine.send_later(self.queue.first(), chunk.iov_base, chunk.iov_len)
-        return self.sending
+        if not self.engine.send_later(self.queue.first(), chunk.iov_base, chunk.iov_len):
+            return False
+        self.sending = chunk.iov_len
+        return True
 
-    cdef int sent(self, Py_ssize_t result) except -1:
-        self.sending = False
+    cdef bint sent(self, Py_ssize_t result) except -1:
+        if result != self.sending:
+            self.send_error = -EAGAIN if result >= 0 else <int>result  # what the next send() would say
+        self.sending = 0
         if result > 0:
             self.queue.advance(result)
-            result = -EAGAIN
-        if self.queue.size:
-            self.send_error = <int>result  # what the next send() would say
-            self.context.add_flush(self)
-        return 0
+        if not self.queue.size:
+            return False
+        self.context.add_flush(self)
+        return True
 
     cdef int send_queued(self) except -1:
         """Send what is queued; what the file does not take waits for writable()."""
@@ -195,11 +206,11 @@ cdef class WritingTransport(FlowControlledTransport):
 
     def get_write_buffer_size(self):
         """Bytes that the file has not taken."""
-        self.flush()
+        self.flush_now()
         return self.queue.size
 
     def abort(self):
-        self.flush()  # what was written before goes out if the file takes it, as if write() had sent it at once
+        self.flush_now()  # what was written before goes out if the file takes it, as if write() had sent it at once
         self.force_close(None)
 
     cdef int drop_output(self) except -1:

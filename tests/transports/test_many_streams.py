@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import socket
 import struct
+import sys
 import threading
+import time
 
 import pytest
 
@@ -373,3 +376,216 @@ class TestRuns:
             await close_all(protocols)
 
         loop.run_until_complete(asyncio.wait_for(main(), 3 * PATIENCE))
+
+
+@pytest.fixture
+def small():
+    """8 connected Unix sockets that take little: (for a transport, plain blocking peer)."""
+    made = []
+    for _ in range(8):
+        ours, peer = socket.socketpair()
+        ours.setblocking(False)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 20_000)
+        peer.settimeout(PATIENCE)
+        made.append((ours, peer))
+    yield made
+    for ours, peer in made:
+        ours.close()
+        peer.close()
+
+
+class TestCorners:
+    """Each of these hung, crashed, spun, or lost or doubled bytes once."""
+
+    @pytest.mark.parametrize("poll_max_ns", [0, 200_000])
+    @pytest.mark.parametrize("newcomers", [0, 80])
+    def test_a_short_send_before_the_loop_sleeps(self, any_loop, run, small, connect, recorder, poll_max_ns, newcomers):
+        """It may be found while the loop makes ready to spin, or makes room for many that are to be watched."""
+        if hasattr(any_loop, "context"):
+            any_loop.context.set_poll_params(poll_max_ns)
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            protocols = [recorder() for _ in small]
+            for (ours, _), protocol in zip(small, protocols, strict=True):
+                await connect(ours, protocol)
+            reader = recorder(data_received=lambda self, data: self.transport.write(data))
+            ours, peer = socket.socketpair()
+            ours.setblocking(False)
+            await connect(ours, reader)
+
+            def ping_pong():  # keeps poll mode interested
+                for _ in range(300):
+                    peer.send(b"x")
+                    peer.recv(1)
+
+            await in_executor(ping_pong)
+            watched = [socket.socketpair() for _ in range(newcomers)]
+            for protocol in protocols:
+                protocol.transport.write(numbered(60_000, 1))
+            for one, _ in watched:
+                loop.add_reader(one, lambda: None)
+            for _, peer_of_one in small:
+                assert await in_executor(receive_exactly, peer_of_one, 60_000) == numbered(60_000, 1)
+            for one, other in watched:
+                loop.remove_reader(one)
+                one.close()
+                other.close()
+            peer.close()
+            await close_all([*protocols, reader])
+
+        run(main())
+
+    def test_the_end_comes_while_a_writer_begins_to_wait(self, run, pairs, connect, recorder):
+        ours, peer = pairs[0]
+        sockets = [socket.socketpair() for _ in range(70)]
+
+        async def main():
+            protocol = recorder()
+            protocols = [recorder() for _ in sockets]
+            transport = await connect(ours, protocol)
+            for (one, _), other in zip(sockets, protocols, strict=True):
+                one.setblocking(False)
+                await connect(one, other)
+            await asyncio.sleep(0)
+            transport.write(numbered(4_000_000, 5))
+            peer.shutdown(socket.SHUT_WR)
+            for other in protocols:
+                other.transport.write(b"more than one system call takes")
+            await protocol.until_called("eof_received")
+            assert await in_executor(receive_exactly, peer, 4_000_000) == numbered(4_000_000, 5)
+            await protocol.until_lost()
+            assert protocol.lost is None
+            await close_all(protocols)
+
+        run(main())
+        for _, other in sockets:
+            other.close()
+
+    def test_a_socket_that_cannot_be_received_from_is_its_own_problem(self, loop, tcp, connect, recorder):
+        ours, peer = tcp
+
+        async def main():
+            protocol, bad = recorder(), recorder()
+            await connect(ours, protocol)
+            peer.send(b"one")
+            await protocol.until(lambda: protocol.data == b"one")
+            unconnected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            unconnected.setblocking(False)
+            await connect(unconnected, bad)
+            await bad.until_lost()
+            assert isinstance(bad.lost, OSError)
+            peer.send(b"two")
+            await protocol.until(lambda: protocol.data == b"onetwo")
+            await close_all([protocol])
+
+        loop.run_until_complete(main())
+
+    @pytest.mark.parametrize("count", [1, 8])
+    def test_a_fork_after_writing(self, run, small, connect, recorder, count):
+        """The child leaves by an exit: it must neither send the parent's bytes once more nor touch its ring."""
+
+        async def main():
+            protocols = [recorder() for _ in small]
+            for (ours, _), protocol in zip(small, protocols, strict=True):
+                await connect(ours, protocol)
+            loop = asyncio.get_running_loop()
+            children = []
+
+            def write():
+                for protocol in protocols[:count]:
+                    protocol.transport.write(b"once.")
+
+            def fork():
+                child = os.fork()
+                if child == 0:
+                    raise SystemExit(0)
+                children.append(child)
+
+            loop.call_soon(write)
+            loop.call_soon(fork)
+            while not children:
+                await asyncio.sleep(0)
+            _, status = await in_executor(os.waitpid, children[0], 0)
+            assert status == 0
+            for _, peer in small[:count]:
+                assert peer.recv(100) == b"once."
+                peer.settimeout(0.05)
+                with pytest.raises(TimeoutError):
+                    peer.recv(100)
+            await close_all(protocols)
+
+        parent = os.getpid()
+        try:
+            run(main())
+        finally:
+            if os.getpid() != parent:
+                os._exit(0 if isinstance(sys.exc_info()[1], SystemExit) else 1)
+
+    def test_an_end_that_is_known_keeps_no_monitor_busy(self, loop, tcp, connect, recorder):
+        ours, peer = tcp
+
+        async def main():
+            protocol = recorder(eof_received=lambda self: True)
+            await connect(ours, protocol)
+            peer.shutdown(socket.SHUT_WR)
+            await protocol.until_called("eof_received")
+            loop.context.set_fdmon("poll")
+            used = time.process_time()
+            await asyncio.sleep(0.3)
+            assert time.process_time() - used < 0.15
+            protocol.transport.write(b"still open this way")
+            assert await in_executor(peer.recv, 100) == b"still open this way"
+            await close_all([protocol])
+
+        loop.run_until_complete(main())
+
+    def test_resume_writing_closes_another_connection(self, any_loop, errors, small, connect, recorder):
+        """While output goes out. What that one's connection_lost() raises is for the exception handler."""
+
+        def fail(self, exc):
+            raise ValueError("from connection_lost")
+
+        async def main():
+            first = recorder(resume_writing=lambda self: others[-1].transport.close())
+            others = [recorder(connection_lost=fail) if i == 6 else recorder() for i in range(7)]
+            for (ours, _), protocol in zip(small, [first, *others], strict=True):
+                await connect(ours, protocol)
+            first.transport.write(b"x" * 100)
+            first.transport.set_write_buffer_limits(50, 20)
+            for protocol in others:
+                protocol.transport.write(b"hello")
+            if not hasattr(any_loop, "context"):  # the stdlib's loop has sent it all at once and never paused
+                others[-1].transport.close()
+            await others[-1].until_lost()
+            assert small[-1][1].recv(100) == b"hello"
+            assert small[-1][1].recv(100) == b""
+            await close_all([first, *others[:-1]])
+
+        any_loop.run_until_complete(main())
+        assert [str(error["exception"]) for error in errors] == ["from connection_lost"]
+        errors.clear()
+
+    def test_output_of_a_nested_poll(self, loop, small, connect, recorder):
+        """It is out when poll() returns, and what is written then does not overtake it or get lost by abort()."""
+
+        async def main():
+            protocols = [recorder() for _ in small]
+            for (ours, _), protocol in zip(small, protocols, strict=True):
+                await connect(ours, protocol)
+
+            def outer():
+                loop.call_soon(lambda: [protocol.transport.write(b"one ") for protocol in protocols])
+                loop.context.poll(False)
+                assert [peer.recv(100) for _, peer in small] == [b"one "] * 8
+                protocols[0].transport.write(b"two")
+                assert protocols[0].transport.get_write_buffer_size() == 0
+                protocols[0].transport.abort()
+                done.set_result(small[0][1].recv(100))
+
+            done = loop.create_future()
+            loop.call_soon(outer)
+            assert await done == b"two"
+            await close_all(protocols[1:])
+
+        loop.run_until_complete(main())
