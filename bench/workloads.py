@@ -85,7 +85,7 @@ def _inside() -> Iterator[Workload]:
         yield Inside(f"scheduling/{case}", case, waits=False)
     for case in ("timers_fired", "chain_with_idle_connections", "thread_round_trip", "run_in_executor"):
         yield Inside(f"scheduling/{case}", case)
-    for case in ("reader_ping_pong", "pipe", "spawn", "getaddrinfo"):
+    for case in ("reader_ping_pong", "pipe", "spawn", "getaddrinfo", "getaddrinfo_stream"):
         yield Inside(f"system/{case}", case)
     yield Inside("client/echo_protocol", "echo_protocol", "echo")
     yield Inside("client/echo_streams", "echo_streams", "echo")

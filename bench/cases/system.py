@@ -80,14 +80,25 @@ async def spawn(clock: Clock) -> None:
 
 
 async def getaddrinfo(clock: Clock) -> None:
-    """Of a numeric address, which needs no name server."""
+    """Of a numeric address, which needs no name server: as socket.getaddrinfo() is called most, without hints."""
+    await _numeric(clock, 0)
+
+
+async def getaddrinfo_stream(clock: Clock) -> None:
+    """With the type that is wanted, for which some loops have a shorter way."""
+    await _numeric(clock, socket.SOCK_STREAM)
+
+
+async def _numeric(clock: Clock, kind: int) -> None:
     loop = asyncio.get_running_loop()
     clock.start()
     while True:
         for _ in range(NAMES):
-            await loop.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
+            await loop.getaddrinfo("127.0.0.1", 80, type=kind)
         if not clock.another(NAMES):
             return
 
 
-CASES: dict[str, Case] = {case.__name__: case for case in (reader_ping_pong, pipe, spawn, getaddrinfo)}
+CASES: dict[str, Case] = {
+    case.__name__: case for case in (reader_ping_pong, pipe, spawn, getaddrinfo, getaddrinfo_stream)
+}
