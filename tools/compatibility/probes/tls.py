@@ -215,6 +215,8 @@ async def flow_control():
     server, client = contexts()
     async with serving(ssl=server) as (_, address):
         transport, protocol = await connect(address, client)
+        # Else it depends on what the kernel has seen before: it may take several MB at once.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
         transport.pause_reading()
         assert not transport.is_reading()
         for _ in range(2):
