@@ -14,7 +14,6 @@ cdef class AioContext(ContextCore):
     cdef int change_events(self, AioHandler handler, int events) except -1
     cdef int remove_handler(self, AioHandler handler) except -1
     cdef int settle(self, AioHandler handler) except -1
-    cdef int submit(self) except -1
     cdef int wait_settled(self, AioHandler handler) except -1
     cdef int set_half(self, int fd, bint write, Runnable callback) except -1
     cdef Runnable remove_half(self, int fd, bint write, bint for_now=*)

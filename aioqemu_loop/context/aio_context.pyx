@@ -283,13 +283,6 @@ cdef class AioContext(ContextCore):
             self.collect()
         return 0
 
-    cdef int submit(self) except -1:
-        """Return when all output that was handed to the monitor is sent, or has failed."""
-        if not self.closed and self.monitor.gathers:
-            self.monitor.submit(self.ready_list)
-            self.collect()
-        return 0
-
     cdef int wait_settled(self, AioHandler handler) except -1:
         """settle(), or from another thread wait until the context's thread did."""
         if self.is_home():

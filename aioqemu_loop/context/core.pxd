@@ -62,4 +62,5 @@ cdef class ContextCore:
     cdef int add_flush(self, Flushable item) except -1
     cdef int64_t flush_late(self, int64_t due_ns) except? -2
     cdef int flush_writes(self, bint gather) except -1
+    cdef int submit(self) except -1
     cdef char *read_scratch(self) except NULL

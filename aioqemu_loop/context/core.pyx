@@ -285,7 +285,7 @@ cdef class ContextCore:
         """What was written before a fork goes out once. By any thread that forks; only the context's own has any."""
         if self.depth and self.home == PyThread_get_thread_ident() and not self.closed:
             self.flush_writes(False)
-            self.monitor.submit(self.ready_list)
+            self.submit()
 
     cdef int64_t flush_late(self, int64_t due_ns) except? -2:
         """After a callback of a batch, with output waiting. Returns when it is due: 0 for "none waits"."""
@@ -317,6 +317,13 @@ cdef class ContextCore:
                 self.report(item, exc)
         self.gathering = False
         self.flush_last = None
+        return 0
+
+    cdef int submit(self) except -1:
+        """Return when all output that was handed to the monitor is sent, or has failed."""
+        if not self.closed and self.monitor.gathers:
+            self.monitor.submit(self.ready_list)
+            self.collect()
         return 0
 
     cdef char *read_scratch(self) except NULL:

@@ -25,6 +25,7 @@ cdef class OwnedHandler(AioHandler):
     cdef int revents
     cdef bint queued
 
+    cdef int queue_run(self) except -1
     cdef object owner(self)
     cdef int fd_lost(self) except -1
 

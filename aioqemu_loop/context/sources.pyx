@@ -47,6 +47,9 @@ cdef class OwnedHandler(AioHandler):
 
     cdef int on_ready(self, int revents) except -1:
         self.revents |= revents
+        return self.queue_run()
+
+    cdef int queue_run(self) except -1:
         if not self.queued:
             self.queued = True
             self.ready.push(self)

@@ -35,6 +35,7 @@ cdef class IOUringFDMon(FDMon):
 
     cdef int mark_dirty(self, AioHandler handler) except -1
     cdef int own(self) except -1
+    cdef bint is_owner(self) noexcept
     cdef int drop_ring(self) except -1
     cdef int check(self, int ret) except -1
     cdef int fill_sq(self, ReadyList ready_list) except -1

@@ -163,6 +163,10 @@ cdef class IOUringFDMon(FDMon):
         self.owner_tid = gettid()
         return 0
 
+    cdef bint is_owner(self) noexcept:
+        """Whether this thread may enter the ring."""
+        return not self.closed and self.owner == thread_number() and same_process(self.ring.mark)
+
     cdef int drop_ring(self) except -1:
         """Give up a ring that this thread may not enter. Readiness is a state: arming again in another loses none. Receives
         and sends are over by then: who runs a loop releases it in the end."""
@@ -358,7 +362,7 @@ cdef class IOUringFDMon(FDMon):
     cdef bint send_later(self, AioHandler handler, object owner, void *data, uint32_t size,
                          ReadyList ready_list) except -1:
         cdef aio_sqe *sqe
-        if self.parked or self.owner != thread_number() or not same_process(self.ring.mark):
+        if self.parked or not self.is_owner():
             return False
         if not self.ring.features & AIO_FEAT_CQE_SKIP or not self.ring.setup_flags & AIO_SETUP_DEFER_TASKRUN:
             return False
@@ -402,7 +406,7 @@ cdef class IOUringFDMon(FDMon):
 
     cpdef settle(self, AioHandler handler, ReadyList ready_list):
         # What another thread armed only that thread can cancel: its next wait() does.
-        if self.closed or self.owner != thread_number() or not same_process(self.ring.mark):
+        if not self.is_owner():
             return
         self.submit(ready_list)
         if not handler.mon_inflight:

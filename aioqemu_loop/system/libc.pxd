@@ -93,6 +93,12 @@ cdef extern from "<errno.h>" nogil:
         EPROTO
         ETIME
 
+cdef extern from "<sys/mman.h>" nogil:
+    int madvise(void *address, size_t length, int advice)
+    enum:
+        MADV_DONTFORK
+        MADV_WIPEONFORK
+
 cdef inline int64_t clock_ns() noexcept nogil:
     """CLOCK_MONOTONIC in ns, the clock of time.monotonic()."""
     cdef timespec now

@@ -9,14 +9,10 @@ from libc.stdint cimport uint32_t
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap
 from posix.unistd cimport getpid
 
-from aioqemu_loop.system.libc cimport errno, raise_errno
+from aioqemu_loop.system.libc cimport MADV_WIPEONFORK, errno, madvise, raise_errno
 
 import os
 import weakref
-
-cdef extern from "<sys/mman.h>" nogil:
-    int madvise(void *address, size_t length, int advice)
-    enum: MADV_WIPEONFORK
 
 cdef uint32_t *page = NULL
 

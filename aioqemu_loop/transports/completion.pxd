@@ -20,7 +20,6 @@ cdef class SocketEngine(ReadinessEngine):
     cdef bint pending(self) noexcept
     cdef int drop(self) except -1
     cdef int drop_first(self) except -1
-    cdef int queue_run(self) except -1
     cdef int hold(self) except -1
     cdef bytes take_chunks(self)
     cdef int deliver(self, Sink sink) except -1

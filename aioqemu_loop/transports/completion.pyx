@@ -107,12 +107,6 @@ cdef class SocketEngine(ReadinessEngine):
     cdef bint on_sent(self, int result) except -1:
         return self.sink is not None and self.sink.sent(result)
 
-    cdef int queue_run(self) except -1:
-        if not self.queued:
-            self.queued = True
-            self.ready.push(self)
-        return 0
-
     # -- what has come --
 
     cdef bint pending(self) noexcept:

@@ -154,15 +154,7 @@ cdef class StreamTransport(WritingTransport):
             if result != -EAGAIN:
                 self.fatal_error(OSError(-result, os.strerror(-result)), "Fatal read error on socket transport")
             return 0
-        if not buffered:
-            return self.hand_over(self.context.scratch, result, data)
-        try:
-            self.protocol.buffer_updated(result)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as exc:
-            self.fatal_error(exc, "Fatal error: protocol.buffer_updated() call failed.")
-        return 0
+        return self.hand_over(NULL if buffered else self.context.scratch, result, data)
 
     cdef bytes take_filled(self, Py_ssize_t result):
         cdef PyObject *filled = self.filling
@@ -186,10 +178,13 @@ cdef class StreamTransport(WritingTransport):
         return 0
 
     cdef int hand_over(self, char *data, Py_ssize_t size, bytes owner) except -1:
-        """Give the protocol bytes that are not in its own buffer."""
+        """Tell the protocol of `size` bytes at `data`, which `owner` may hold; NULL: they are in its own buffer."""
+        cdef Layer layer = self.layer  # a reference of our own: it may be replaced by what it calls
         try:
-            if self.layer is not None:
-                self.layer.bytes_received(data, size)
+            if data == NULL:
+                self.protocol.buffer_updated(size)
+            elif layer is not None:
+                layer.bytes_received(data, size)
             elif self.plain_reader:
                 feed(self.protocol, data, size)
             else:
@@ -202,7 +197,7 @@ cdef class StreamTransport(WritingTransport):
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
-            method = "buffer_updated" if self.buffered or self.layer is not None else "data_received"
+            method = "buffer_updated" if data == NULL or self.buffered or layer is not None else "data_received"
             self.fatal_error(exc, f"Fatal error: protocol.{method}() call failed.")
         return 0
 

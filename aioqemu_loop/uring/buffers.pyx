@@ -10,14 +10,10 @@ from libc.string cimport memset
 from posix.mman cimport MAP_ANONYMOUS, MAP_FAILED, MAP_NORESERVE, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap, munmap
 
 from aioqemu_loop.system.atomics cimport aio_store_release16
-from aioqemu_loop.system.libc cimport raise_errno
+from aioqemu_loop.system.libc cimport MADV_DONTFORK, madvise, raise_errno
 from aioqemu_loop.system.process cimport process_mark, same_process
 from aioqemu_loop.uring.abi cimport *
 from aioqemu_loop.uring.ring cimport Ring
-
-cdef extern from "<sys/mman.h>" nogil:
-    int madvise(void *address, size_t length, int advice)
-    enum: MADV_DONTFORK
 
 cdef enum:
     # Measured on 6.18: of 2 KiB to 256 KiB this size was the fastest for bulk, and small ones stay in the cache.

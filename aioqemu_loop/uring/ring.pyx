@@ -16,17 +16,13 @@ from posix.mman cimport MAP_FAILED, MAP_POPULATE, MAP_SHARED, PROT_READ, PROT_WR
 from posix.unistd cimport close as close_fd
 
 from aioqemu_loop.system.atomics cimport aio_load_acquire, aio_load_relaxed, aio_store_release
-from aioqemu_loop.system.libc cimport EBADF, EINVAL, ENOMEM, ENOSYS, clock_ns, raise_errno
+from aioqemu_loop.system.libc cimport EBADF, EINVAL, ENOMEM, ENOSYS, MADV_DONTFORK, clock_ns, madvise, raise_errno
 from aioqemu_loop.system.process cimport process_mark, same_process
 from aioqemu_loop.uring.abi cimport *
 
 import time
 
 from aioqemu_loop.system.process import forget_in_child
-
-cdef extern from "<sys/mman.h>" nogil:
-    int madvise(void *address, size_t length, int advice)
-    enum: MADV_DONTFORK
 
 # Small first: rings are charged to RLIMIT_MEMLOCK per user (64 KiB holds one of 128/512). The CQ has room for four
 # completions per submission, so that overflow is rare.

@@ -434,15 +434,20 @@ class TestWrongUse:
         run(main())
 
 
+async def receive_after_waiting(loop, sock, peer, data):
+    """sock_recv() begins to wait, then the peer sends."""
+    waiting = await started(loop, loop.sock_recv(sock, 100))
+    peer.send(data)
+    assert await asyncio.wait_for(waiting, PATIENCE) == data
+
+
 class TestSocketsThatWaited:
     """A monitor may go on watching a socket that will be waited for again. Nobody must notice."""
 
     def test_numbers_used_again(self, any_loop, run):
         async def wait_once():
             with closing(socket.socketpair()) as (a, b):
-                waiting = await started(any_loop, any_loop.sock_recv(a, 100))
-                b.send(b"for the waiter")
-                assert await asyncio.wait_for(waiting, PATIENCE) == b"for the waiter"
+                await receive_after_waiting(any_loop, a, b, b"for the waiter")
                 return a.fileno(), b.fileno()
 
         async def main():
@@ -471,9 +476,7 @@ class TestSocketsThatWaited:
         async def main():
             with contextlib.ExitStack() as stack:
                 a, b = stack.enter_context(closing(socket.socketpair()))
-                waiting = await started(any_loop, any_loop.sock_recv(a, 100))
-                b.send(b"first")
-                assert await waiting == b"first"
+                await receive_after_waiting(any_loop, a, b, b"first")
                 number = a.fileno()
                 same = stack.enter_context(a.dup())
                 a.close()
@@ -481,9 +484,7 @@ class TestSocketsThatWaited:
                 c, d = stack.enter_context(closing(socket.socketpair()))
                 assert number in (c.fileno(), d.fileno())
                 for one, other in ((c, d), (d, c)):
-                    waiting = await started(any_loop, any_loop.sock_recv(one, 100))
-                    other.send(b"for the new one")
-                    assert await asyncio.wait_for(waiting, PATIENCE) == b"for the new one"
+                    await receive_after_waiting(any_loop, one, other, b"for the new one")
                 assert await any_loop.sock_recv(same, 100) == b"for the duplicate"
 
         run(main())
@@ -492,9 +493,7 @@ class TestSocketsThatWaited:
         a, b = streams
 
         async def main():
-            waiting = await started(any_loop, any_loop.sock_recv(a, 5))
-            b.send(b"first")
-            assert await waiting == b"first"
+            await receive_after_waiting(any_loop, a, b, b"first")
             b.send(b"later")
             used = time.process_time()
             await asyncio.sleep(0.3)
@@ -507,9 +506,7 @@ class TestSocketsThatWaited:
         a, b = streams
 
         async def main():
-            waiting = await started(any_loop, any_loop.sock_recv(a, 5))
-            b.send(b"hello")
-            assert await waiting == b"hello"
+            await receive_after_waiting(any_loop, a, b, b"hello")
             reader, writer = await asyncio.open_connection(sock=a)
             b.send(b"world")
             assert await asyncio.wait_for(reader.readexactly(5), PATIENCE) == b"world"

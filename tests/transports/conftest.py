@@ -244,6 +244,11 @@ def tcp_pair():
     return ours, peer
 
 
+@pytest.fixture
+def new_tcp_pair():
+    return tcp_pair
+
+
 @pytest.fixture(params=["tcp", "unix"])
 def pair(request):
     """Two connected sockets: one for a transport, and a plain blocking peer with a timeout."""

@@ -5,9 +5,7 @@ import os
 
 import pytest
 
-
-def in_executor(function, *args):
-    return asyncio.get_running_loop().run_in_executor(None, function, *args)
+from .helpers import in_executor
 
 
 class TestBuffered:

@@ -6,6 +6,7 @@ They run on every backend and on the stdlib's loop: none of it may be seen from 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import socket
@@ -18,44 +19,34 @@ import pytest
 
 import aioqemu_loop
 
+from .helpers import in_executor, read_exactly, read_to_end, reset
+
 MANY = 40
 PATIENCE = 15.0
 
 
-@pytest.fixture
-def pairs():
-    """MANY pairs of connected sockets: (for a transport, plain blocking peer)."""
-    made = []
-    with socket.create_server(("127.0.0.1", 0), backlog=MANY) as listener:
-        for _ in range(MANY):
-            ours = socket.create_connection(listener.getsockname())
-            peer, _ = listener.accept()
+@contextlib.contextmanager
+def connected(make, count):
+    """`count` pairs of connected sockets by make(): (non-blocking, for a transport; plain blocking peer)."""
+    with contextlib.ExitStack() as stack:
+        made = []
+        for _ in range(count):
+            ours, peer = (stack.enter_context(sock) for sock in make())
             ours.setblocking(False)
             peer.settimeout(PATIENCE)
             made.append((ours, peer))
-    yield made
-    for ours, peer in made:
-        ours.close()
-        peer.close()
+        yield made
+
+
+@pytest.fixture
+def pairs(new_tcp_pair):
+    with connected(new_tcp_pair, MANY) as made:
+        yield made
 
 
 def numbered(size, seed):
     """Bytes of which no two connections have the same, and that show when one is missing or doubled."""
     return b"".join(struct.pack(">II", seed, i) for i in range(size // 8))
-
-
-def receive_exactly(sock, size):
-    got = bytearray()
-    while len(got) < size:
-        data = sock.recv(min(65536, size - len(got)))
-        if not data:
-            break
-        got += data
-    return bytes(got)
-
-
-async def in_executor(function, *args):
-    return await asyncio.get_running_loop().run_in_executor(None, function, *args)
 
 
 async def close_all(protocols):
@@ -132,8 +123,9 @@ class TestReceiving:
             for _ in range(5):
                 await asyncio.sleep(0)
             if end == "reset":  # it may take with it what was not received yet
-                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            peer.close()
+                reset(peer)
+            else:
+                peer.close()
             for _ in range(5):
                 await asyncio.sleep(0)
             assert protocol.names == ["connection_made"]
@@ -191,7 +183,7 @@ class TestReceiving:
         def talk():
             sender = threading.Thread(target=peer.sendall, args=(back,))
             sender.start()
-            got = receive_exactly(peer, len(there))
+            got = read_exactly(peer, len(there))
             sender.join()
             return got
 
@@ -224,7 +216,7 @@ class TestSending:
                 await asyncio.sleep(0)
             for i, (_, peer) in enumerate(pairs):
                 wanted = b"".join(numbered(80, i) + numbered(8 * turn, turn) for turn in range(30))
-                assert receive_exactly(peer, len(wanted)) == wanted
+                assert read_exactly(peer, len(wanted)) == wanted
             await close_all(protocols)
 
         run(main())
@@ -245,7 +237,7 @@ class TestSending:
                 await asyncio.sleep(0)
             assert all(protocol.transport.get_write_buffer_size() for protocol in protocols)
             for i, (_, peer) in enumerate(pairs):
-                assert await in_executor(receive_exactly, peer, len(blobs[i])) == blobs[i]
+                assert await in_executor(read_exactly, peer, len(blobs[i])) == blobs[i]
             for protocol in protocols:
                 await protocol.until(lambda protocol=protocol: protocol.transport.get_write_buffer_size() == 0)
                 assert protocol.names.count("pause_writing") == protocol.names.count("resume_writing") > 0
@@ -269,7 +261,7 @@ class TestSending:
             for protocol in protocols[1::2]:
                 getattr(protocol.transport, method)()
             for i, (_, peer) in enumerate(pairs):
-                assert await in_executor(receive_exactly, peer, 1000) == numbered(800, i)
+                assert await in_executor(read_to_end, peer) == numbered(800, i)
             await close_all(protocols)
 
         run(main())
@@ -283,15 +275,14 @@ class TestSending:
                 await connect(ours, protocol)
                 protocol.transport.pause_reading()  # so only writing can find out
             for _, peer in pairs[::2]:
-                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                peer.close()
+                reset(peer)
             for protocol in protocols:
                 protocol.transport.write(b"x" * 100)
             for protocol in protocols[::2]:
                 await protocol.until_lost()
                 assert isinstance(protocol.lost, ConnectionError)
             for (_, peer), protocol in zip(pairs[1::2], protocols[1::2], strict=True):
-                assert receive_exactly(peer, 100) == b"x" * 100
+                assert read_exactly(peer, 100) == b"x" * 100
                 assert protocol.names == ["connection_made"]
             await close_all(protocols[1::2])
 
@@ -315,7 +306,7 @@ class TestRuns:
         any_loop.call_soon(last)
         any_loop.run_forever()
         for i, (_, peer) in enumerate(pairs):
-            assert receive_exactly(peer, 800) == numbered(800, i)
+            assert read_exactly(peer, 800) == numbered(800, i)
         any_loop.run_until_complete(close_all(protocols))
 
     def test_bytes_that_come_between_runs_in_different_threads(self, any_loop, pairs, connect, recorder):
@@ -356,7 +347,7 @@ class TestRuns:
             def talk(peer, blob):
                 sender = threading.Thread(target=peer.sendall, args=(blob,))
                 sender.start()
-                got = receive_exactly(peer, len(blob))
+                got = read_exactly(peer, len(blob))
                 sender.join()
                 return got
 
@@ -380,18 +371,11 @@ class TestRuns:
 
 @pytest.fixture
 def small():
-    """8 connected Unix sockets that take little: (for a transport, plain blocking peer)."""
-    made = []
-    for _ in range(8):
-        ours, peer = socket.socketpair()
-        ours.setblocking(False)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 20_000)
-        peer.settimeout(PATIENCE)
-        made.append((ours, peer))
-    yield made
-    for ours, peer in made:
-        ours.close()
-        peer.close()
+    """Unix sockets that take little."""
+    with connected(socket.socketpair, 8) as made:
+        for ours, _ in made:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 20_000)
+        yield made
 
 
 class TestCorners:
@@ -426,7 +410,7 @@ class TestCorners:
             for one, _ in watched:
                 loop.add_reader(one, lambda: None)
             for _, peer_of_one in small:
-                assert await in_executor(receive_exactly, peer_of_one, 60_000) == numbered(60_000, 1)
+                assert await in_executor(read_exactly, peer_of_one, 60_000) == numbered(60_000, 1)
             for one, other in watched:
                 loop.remove_reader(one)
                 one.close()
@@ -453,7 +437,7 @@ class TestCorners:
             for other in protocols:
                 other.transport.write(b"more than one system call takes")
             await protocol.until_called("eof_received")
-            assert await in_executor(receive_exactly, peer, 4_000_000) == numbered(4_000_000, 5)
+            assert await in_executor(read_exactly, peer, 4_000_000) == numbered(4_000_000, 5)
             await protocol.until_lost()
             assert protocol.lost is None
             await close_all(protocols)

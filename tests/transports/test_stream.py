@@ -13,21 +13,10 @@ import weakref
 
 import pytest
 
+from .helpers import in_executor, read_exactly
+
 # asyncio's words.
 BYTES_WANTED = "a bytes, bytearray, or memoryview object" if sys.version_info >= (3, 14) else "a bytes-like object"
-
-
-def read_exactly(peer, count):
-    data = bytearray()
-    while len(data) < count:
-        chunk = peer.recv(1 << 20)
-        assert chunk, f"end of stream after {len(data)} of {count} bytes"
-        data += chunk
-    return bytes(data)
-
-
-def in_executor(function, *args):
-    return asyncio.get_running_loop().run_in_executor(None, function, *args)
 
 
 async def finish(transport, protocol):

@@ -5,28 +5,12 @@ import contextlib
 import gc
 import os
 import socket
-import struct
 import threading
 import warnings
 
 import pytest
 
-
-def read_to_end(peer):
-    data = bytearray()
-    while chunk := peer.recv(1 << 20):
-        data += chunk
-    return bytes(data)
-
-
-def in_executor(function, *args):
-    return asyncio.get_running_loop().run_in_executor(None, function, *args)
-
-
-def reset(sock):
-    """Close so that the other side gets a RST."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
+from .helpers import in_executor, read_to_end, reset
 
 
 class TestClose:
