@@ -191,7 +191,7 @@ class TestWhatIsSent:
         run(main())
 
     def test_what_is_no_regular_file_is_copied(self, run, connect_way, content, stdlib_is_wrong):
-        stdlib_is_wrong((3, 14), "reads the next piece into a buffer that its transport still has to send")
+        stdlib_is_wrong((3, 12), "reads the next piece into a buffer that its transport still has to send")
 
         async def main():
             way = await connect_way()
