@@ -29,7 +29,7 @@ test: debian $(VENV)/.test
 	$(PYTEST) || { [ $$? -eq 1 ] && $(AGAIN); }
 
 # The suite without the applications, on one Python: make test-core VENV=.venv-3.12 PYTHON=python3.12
-test-core: $(VENV)/.core
+test-core: debian $(VENV)/.core
 	$(PYTEST) $(CORE) || { [ $$? -eq 1 ] && $(AGAIN) $(CORE); }
 
 # Every other Python that is installed here.
@@ -84,12 +84,18 @@ $(VENV)/.bench: $(VENV)/.demo
 	done
 	touch $@
 
+# PyGObject is built here, which needs what tools/debian-packages.sh installs.
+GLIB = $(BIN)/python -m pip install -q --group glib \
+	|| echo "PyGObject cannot be had here; the tests of aioqemu_loop.glib will skip"
+
 $(VENV)/.core: $(VENV)/.installed
 	$(BIN)/python -m pip install -q --group test
+	$(GLIB)
 	touch $@
 
 $(VENV)/.test: $(VENV)/.installed
 	$(BIN)/python -m pip install -q $(GROUPS_TEST) --group bench
+	$(GLIB)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.installed

@@ -3,6 +3,7 @@
 from aioqemu_loop._version import __version__
 from aioqemu_loop.context.aio_context import AioContext
 from aioqemu_loop.context.fdmons import fdmons
+from aioqemu_loop.context.g_source import GSource
 from aioqemu_loop.context.notifier import EventNotifier
 from aioqemu_loop.fdmon.base import FDMon, FDMonUnavailable
 from aioqemu_loop.loop.loop import Loop
@@ -14,6 +15,7 @@ __all__ = [
     "EventNotifier",
     "FDMon",
     "FDMonUnavailable",
+    "GSource",
     "Loop",
     "__version__",
     "fdmons",

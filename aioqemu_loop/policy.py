@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 import warnings
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aioqemu_loop.loop.loop import Loop
+from aioqemu_loop.loop.running import run_on
 
 if TYPE_CHECKING:
     from aioqemu_loop.fdmon.base import FDMon
@@ -25,11 +27,12 @@ def new_event_loop(
     """A new loop; a `loop_factory` for asyncio.Runner and everything that takes one.
 
     fdmon: "auto", "io_uring", "epoll", "poll", or an FDMon; poll_max_ns: longest busy polling in ns; g_source: True
-    for a loop that another main loop drives. Raises ValueError, TypeError, FDMonUnavailable.
+    for a loop that another main loop drives: use_g_source() is called. Raises ValueError, TypeError, FDMonUnavailable.
     """
+    loop = Loop("poll" if g_source and fdmon == "auto" else fdmon, poll_max_ns)
     if g_source:
-        raise NotImplementedError("g_source mode is not in this version")
-    return Loop(fdmon, poll_max_ns)
+        loop.use_g_source()
+    return loop
 
 
 def run(
@@ -38,42 +41,16 @@ def run(
     fdmon: str | FDMon | Callable[[], FDMon] = "auto",
     poll_max_ns: int | None = None,
     debug: bool | None = None,
+    glib: bool = False,
 ) -> T:
-    """asyncio.run on this loop."""
+    """asyncio.run on this loop. glib=True: the loop serves the sources of GLib's default main context meanwhile; raises
+    ImportError where PyGObject is missing."""
 
-    def factory() -> Loop:
-        return new_event_loop(fdmon=fdmon, poll_max_ns=poll_max_ns)
+    if glib:
+        from aioqemu_loop import glib as glib_floor
 
-    if sys.version_info >= (3, 12):
-        return asyncio.run(main, debug=debug, loop_factory=factory)
-    if sys.version_info >= (3, 11):
-        if asyncio._get_running_loop() is not None:
-            raise RuntimeError("asyncio.run() cannot be called from a running event loop")
-        with asyncio.Runner(debug=debug, loop_factory=factory) as runner:
-            return runner.run(main)
-    return _run_310(main, factory, debug)
-
-
-def _run_310(main: Coroutine[Any, Any, T], factory: Callable[[], Loop], debug: bool | None) -> T:
-    """What asyncio.run does on 3.10, which takes no loop factory."""
-    if asyncio._get_running_loop() is not None:
-        raise RuntimeError("asyncio.run() cannot be called from a running event loop")
-    if not asyncio.iscoroutine(main):
-        raise ValueError(f"a coroutine was expected, got {main!r}")
-    loop = factory()
-    try:
-        asyncio.set_event_loop(loop)
-        if debug is not None:
-            loop.set_debug(debug)
-        return loop.run_until_complete(main)
-    finally:
-        try:
-            asyncio.runners._cancel_all_tasks(loop)  # type: ignore[attr-defined]
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.run_until_complete(loop.shutdown_default_executor())
-        finally:
-            asyncio.set_event_loop(None)
-            loop.close()
+        return run_on(functools.partial(glib_floor.new_event_loop, fdmon=fdmon, poll_max_ns=poll_max_ns), main, debug)
+    return run_on(functools.partial(new_event_loop, fdmon=fdmon, poll_max_ns=poll_max_ns), main, debug)
 
 
 def _policy_base() -> Any:

@@ -7,6 +7,11 @@ have() { command -v "$1" >/dev/null 2>&1; }
 have redis-server || missing="$missing redis-server"
 have strace || missing="$missing strace"
 have postgres || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
+have dbus-daemon || missing="$missing dbus"
+have pkg-config || missing="$missing pkg-config"
+pkg-config --exists cairo 2>/dev/null || missing="$missing libcairo2-dev"
+pkg-config --exists gobject-introspection-1.0 2>/dev/null || pkg-config --exists girepository-2.0 2>/dev/null \
+    || missing="$missing GIREPOSITORY"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! have apt-get; then
     echo "not installed, and not root on Debian: $missing (the tests that need them will skip)" >&2
@@ -19,4 +24,7 @@ if [ ! -e /usr/sbin/policy-rc.d ]; then
     trap 'rm -f /usr/sbin/policy-rc.d' EXIT
 fi
 apt-get update -qq
+girepository=libgirepository-2.0-dev # what PyGObject 3.52 and newer build on
+apt-cache show "$girepository" >/dev/null 2>&1 || girepository=libgirepository1.0-dev
+missing=$(echo "$missing" | sed "s/GIREPOSITORY/$girepository/")
 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing

@@ -6,7 +6,11 @@ from aioqemu_loop.fdmon.base cimport AioHandler, FDMon, Runnable
 cdef class AioContext(ContextCore):
     cdef AioHandler wakeup_handler
     cdef dict handlers
+    # use_g_source() was called: no io_uring any more.
+    cdef readonly bint g_source_mode
+    cdef bint keeps_fdmon
 
+    cdef int change_fdmon(self, FDMon new) except -1
     cdef int adopt(self, FDMon monitor, AioHandler handler) except -1
     cdef int add_handler(self, AioHandler handler) except -1
     cdef int tell_sleeper(self) except -1

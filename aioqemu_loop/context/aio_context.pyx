@@ -4,6 +4,7 @@ Any thread may call the methods documented as thread-safe; everything else belon
 """
 
 from aioqemu_loop.context.core cimport ContextCore
+from aioqemu_loop.context.g_source cimport GSource
 from aioqemu_loop.context.notifier cimport EventNotifier, Wakeup
 from aioqemu_loop.context.sources cimport BottomHalf, Callback, FdCallbacks, OwnedHandler, Timer
 from aioqemu_loop.fdmon.base cimport AioHandler, FDMon, Runnable, check_fd
@@ -12,7 +13,8 @@ from aioqemu_loop.system.process cimport same_process
 
 import threading
 
-from aioqemu_loop.context.fdmons import make_fdmon
+from aioqemu_loop.context.fdmons import G_SOURCE_REASON, make_fdmon
+from aioqemu_loop.fdmon.base import FDMonUnavailable
 from aioqemu_loop.context.poll_params import checked_factor, poll_max_ns_or_default
 
 
@@ -63,12 +65,25 @@ cdef class AioContext(ContextCore):
     def set_fdmon(self, fdmon):
         """Change the fd monitor; every handler moves and no event is lost. By the context's thread only.
 
-        Raises ValueError, FDMonUnavailable, or OSError where a watched fd cannot be watched by the new one (epoll and
+        Raises ValueError, FDMonUnavailable (io_uring after use_g_source() too), or OSError where a watched fd cannot be watched by the new one (epoll and
         io_uring refuse regular files); then the old one stays.
         """
         self.check_open()
         self.check_home()
+        if fdmon == "auto" and self.g_source_mode:
+            fdmon = "poll"
         cdef FDMon new = make_fdmon(fdmon)
+        try:
+            if self.g_source_mode and new.name == "io_uring":
+                raise FDMonUnavailable("io_uring", G_SOURCE_REASON)
+            if self.held:
+                new.gsource_fds()
+        except BaseException:
+            new.close()
+            raise
+        self.change_fdmon(new)
+
+    cdef int change_fdmon(self, FDMon new) except -1:
         cdef FDMon old = self.monitor
         cdef list moving = [self.wakeup_handler, *self.handlers.values()]
         cdef list moved = []
@@ -92,6 +107,42 @@ cdef class AioContext(ContextCore):
         old.close()
         self.collect()
         self.look_now = True
+        if new.gsource_changes <= old.gsource_changes:
+            new.gsource_changes = old.gsource_changes + 1
+        return self.tell_sleeper()
+
+    def use_g_source(self, *, bint keep_io_uring=False):
+        """Make the context fit for an outside main loop, as QEMU's aio_context_use_g_source: io_uring is given up for good,
+        every handler moves to poll. An outside loop does not call wait() regularly, which is what submits changes.
+
+        keep_io_uring=True: QEMU 10.2's answer to the same: the monitor stays, GSource.prepare() submits, and the outside
+        loop watches an eventfd that the ring signals. Raises RuntimeError while the context runs, and for keep_io_uring
+        after io_uring was given up.
+        """
+        self.check_open()
+        if self.depth:
+            raise RuntimeError("use_g_source() cannot be called while the context runs")
+        if keep_io_uring:
+            if self.g_source_mode:
+                raise RuntimeError(f"io_uring is not in use: {G_SOURCE_REASON}")
+            self.monitor.gsource_fds()
+            self.keeps_fdmon = True
+        elif not self.g_source_mode:
+            if self.monitor.name != "poll":
+                self.change_fdmon(make_fdmon("poll"))
+            self.g_source_mode = True
+
+    def get_g_source(self):
+        """A GSource: the context driven by an outside main loop, until it is destroyed. use_g_source() where nobody called
+        it. Raises RuntimeError while the context runs or another GSource is held."""
+        self.check_open()
+        if self.held:
+            raise RuntimeError("AioContext is driven by another GSource already")
+        if self.depth:
+            raise RuntimeError("AioContext is running")
+        if not self.keeps_fdmon:
+            self.use_g_source()
+        return GSource(self)
 
     cdef int adopt(self, FDMon monitor, AioHandler handler) except -1:
         """Register a handler that was registered before. Its fd may be closed since: that is told by POLLNVAL."""
@@ -236,8 +287,8 @@ cdef class AioContext(ContextCore):
         return self.tell_sleeper()
 
     cdef int tell_sleeper(self) except -1:
-        """The interest set changed: a thread that sleeps in wait() must look at it."""
-        if not self.is_home():
+        """The interest set changed: a thread that sleeps in wait() must look at it, and so must an outside main loop."""
+        if not self.is_home() or self.ready.sleeper is not None:
             self.wakeup.notify()
         return 0
 

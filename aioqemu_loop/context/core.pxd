@@ -42,6 +42,11 @@ cdef class ContextCore:
     cdef object on_slow
     cdef int64_t slow_ns
     cdef object clock
+    cdef object on_held
+    cdef object on_dispatch
+    # A GSource is held: an outside main loop drives the context. stop_guest: the turn under way is the last.
+    cdef bint held
+    cdef bint stop_guest
 
     cdef int check_open(self) except -1
     cdef int check_home(self) except -1
@@ -55,6 +60,7 @@ cdef class ContextCore:
     cdef int64_t timeout_ns(self) except? -2
     cdef bint must_look(self) except *
     cdef int look(self, int64_t timeout_ns) except -1
+    cdef int run_guest(self) except -1
     cdef int collect(self) except -1
     cdef int run_batch(self) except -1
     cdef int run_timed(self, Runnable item) except -1

@@ -198,6 +198,24 @@ cdef class ContextCore:
         PyErr_CheckSignals()
         return 0
 
+    cdef int run_guest(self) except -1:
+        """The dispatch of a GSource: turns, as long as there is work and the outside loop has not waited too long."""
+        cdef int64_t started = clock_ns()
+        self.wakeup.notified = 0
+        self.wakeup.written = 0
+        if self.settling:
+            self.settle_waiting()
+        self.monitor.gsource_dispatch(self.ready_list)
+        self.collect()
+        PyErr_CheckSignals()
+        while True:
+            if self.timers.size:
+                self.timers.move_due(self.now_ns(), self.ready)
+            self.run_batch()
+            if self.stop_guest or not self.has_work() or clock_ns() - started >= LOOK_EVERY_NS:
+                break
+        return self.submit()
+
     cdef int collect(self) except -1:
         """Hand what the monitor found to the handlers, which queue their work."""
         cdef ReadyList found = self.ready_list

@@ -17,6 +17,11 @@ BACKENDS: dict[str, Callable[[], FDMon]] = {
     "epoll": EpollFDMon,
     "poll": PollFDMon,
 }
+# Why a context that use_g_source() was called on has no io_uring.
+G_SOURCE_REASON = (
+    "given up by use_g_source(), because an outside main loop does not call wait() regularly, which submits changes; "
+    "use_g_source(keep_io_uring=True) keeps it"
+)
 
 
 def _reason(exc: OSError) -> str:

@@ -1,6 +1,7 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport uint64_t
 
+from aioqemu_loop.context.notifier cimport Wakeup
 from aioqemu_loop.fdmon.base cimport Runnable
 from aioqemu_loop.system.objects cimport store_set, store_take
 
@@ -11,6 +12,8 @@ cdef class ReadyQueue:
     cdef uint64_t mask
     cdef uint64_t popped
     cdef uint64_t pushed
+    # Set while an outside main loop sleeps for the context: work may be queued by that loop's own callbacks.
+    cdef Wakeup sleeper
 
     cdef int grow(self) except -1
 
@@ -19,6 +22,8 @@ cdef class ReadyQueue:
             self.grow()
         store_set(&self.items[self.pushed & self.mask], item)
         self.pushed += 1
+        if self.sleeper is not None:
+            self.sleeper.notify()
         return 0
 
     cdef inline PyObject *pop(self) noexcept:

@@ -62,6 +62,7 @@ cdef class FDMon:
     cdef public bint edge
     cdef bint costly_changes
     cdef bint gathers
+    cdef public uint64_t gsource_changes
 
     cpdef update(self, AioHandler old, AioHandler new)
     cpdef int wait(self, ReadyList ready_list, int64_t timeout_ns) except -1
@@ -70,6 +71,10 @@ cdef class FDMon:
     cpdef bint settled(self, AioHandler handler) except *
     cpdef release(self, ReadyList ready_list)
     cpdef close(self)
+    cpdef list gsource_fds(self)
+    cpdef bint gsource_prepare(self, ReadyList ready_list) except *
+    cpdef bint gsource_check(self, list ready) except *
+    cpdef int gsource_dispatch(self, ReadyList ready_list) except -1
     cdef int receive(self, AioHandler handler, bint on) except -1
     cdef bint send_later(self, AioHandler handler, object owner, void *data, uint32_t size,
                          ReadyList ready_list) except -1

@@ -215,6 +215,30 @@ cdef class FDMon:
     cpdef close(self):
         """Give back every kernel resource. Called once, after release() or in a forked child."""
 
+    # Instead of wait(), where an outside main loop sleeps: QEMU's gsource_prepare, gsource_check and gsource_dispatch.
+
+    cpdef list gsource_fds(self):
+        """[(fd, poll events)] that the outside loop is to watch. `gsource_changes` counts up when the answer changes.
+        Raises NotImplementedError where this monitor cannot be driven so."""
+        raise NotImplementedError(f"fd monitor {self.name!r} cannot be driven by an outside main loop")
+
+    cpdef bint gsource_prepare(self, ReadyList ready_list) except *:
+        """The outside loop is about to sleep: hand over every change first. True where it need not, there is something;
+        what was found may be in `ready_list` already."""
+        return False
+
+    cpdef bint gsource_check(self, list ready) except *:
+        """The outside loop has looked; `ready` is [(fd, poll revents)], others' fds too. True for "call gsource_dispatch"."""
+        cdef dict own = dict(self.gsource_fds())
+        for fd, revents in ready:
+            if revents and fd in own:
+                return True
+        return False
+
+    cpdef int gsource_dispatch(self, ReadyList ready_list) except -1:
+        """Collect what is ready, as wait(0)."""
+        return self.wait(ready_list, 0)
+
     cdef int receive(self, AioHandler handler, bint on) except -1:
         """Whether the handler wants the bytes themselves, by on_data() and on_end(), wherever POLLIN and not POLLOUT is
         among its events. A monitor that only watches goes on to report readiness."""

@@ -133,6 +133,7 @@ cdef class EpollFDMon(FDMon):
             return 0  # EMFILE, ENOMEM: tried again at the next stale report
         close_fd(self.epfd)
         self.epfd = fresh
+        self.gsource_changes += 1
         self.stale = False
         for handler in self.slots.handlers:
             if handler is not None:
@@ -145,6 +146,9 @@ cdef class EpollFDMon(FDMon):
             close_fd(self.epfd)
             self.epfd = -1
         self.slots = SlotTable()
+
+    cpdef list gsource_fds(self):
+        return [(self.epfd, POLLIN)]
 
     cdef bint begin_peek(self, ReadyList ready_list) except -1:
         return same_process(self.mark)

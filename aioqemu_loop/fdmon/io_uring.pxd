@@ -32,6 +32,8 @@ cdef class IOUringFDMon(FDMon):
     cdef bint parked
     cdef bint one_shot_only
     cdef readonly bint overflowed
+    cdef int event_fd
+    cdef Ring event_ring
 
     cdef int mark_dirty(self, AioHandler handler) except -1
     cdef int own(self) except -1

@@ -21,7 +21,9 @@ any thread, only puts handlers on `submit_list`, and fill_sq() brings the kernel
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
-from posix.unistd cimport F_OK, access
+from libc.errno cimport errno
+from posix.unistd cimport F_OK, access, read
+from posix.unistd cimport close as close_fd
 
 from aioqemu_loop.fdmon.base cimport AioHandler, FDMon, ReadyList, SlotTable, check_pollable
 from aioqemu_loop.system.libc cimport (
@@ -29,14 +31,18 @@ from aioqemu_loop.system.libc cimport (
     EBADF,
     EBUSY,
     ECANCELED,
+    EFD_CLOEXEC,
+    EFD_NONBLOCK,
     EINTR,
     EINVAL,
     ENOBUFS,
     ETIME,
     POLLERR,
+    POLLIN,
     POLLNVAL,
     POLLOUT,
     POLLPRI,
+    eventfd,
     raise_errno,
 )
 from aioqemu_loop.system.process cimport same_process
@@ -85,7 +91,12 @@ cdef class IOUringFDMon(FDMon):
         self.submit_list = []
         self.senders = [None] * MAX_SENDS
         self.payloads = [None] * MAX_SENDS
+        self.event_fd = -1
         self.ring = Ring()
+
+    def __dealloc__(self):
+        if self.event_fd >= 0:
+            close_fd(self.event_fd)
 
     cpdef update(self, AioHandler old, AioHandler new):
         if new is not None and new.events:
@@ -442,6 +453,46 @@ cdef class IOUringFDMon(FDMon):
         self.slots = SlotTable()
         self.submit_list = []
         self.buffers = None
+        if self.event_fd >= 0:
+            close_fd(self.event_fd)
+            self.event_fd = -1
+
+    # -- where an outside main loop sleeps --
+
+    cpdef list gsource_fds(self):
+        """An eventfd on which the ring tells of completions. Not the ring's own fd: with DEFER_TASKRUN that does not wake
+        a poll that sleeps already."""
+        if self.event_fd < 0:
+            self.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+            if self.event_fd < 0:
+                raise_errno(errno)
+        return [(self.event_fd, POLLIN)]
+
+    cpdef bint gsource_prepare(self, ReadyList ready_list) except *:
+        cdef uint64_t told = self.told
+        cdef int ret
+        self.gsource_fds()
+        self.own()
+        self.parked = False
+        if self.event_ring is not self.ring:
+            ret = self.ring.register_eventfd(self.event_fd)
+            if ret < 0:
+                raise_errno(-ret)
+            self.event_ring = self.ring
+        self.fill_sq(ready_list)
+        self.ring.quiet_eventfd(False)
+        if self.ring.unsubmitted() or self.ring.has_events():
+            ret = self.ring.enter(0, 0)
+            self.harvest(ready_list)
+            self.check(ret)
+        return ready_list.size != 0 or self.told != told or self.need_wait()
+
+    cpdef bint gsource_check(self, list ready) except *:
+        cdef uint64_t count
+        if self.event_ring is self.ring:
+            self.ring.quiet_eventfd(True)
+            read(self.event_fd, &count, sizeof(count))
+        return self.need_wait()
 
     cdef bint begin_peek(self, ReadyList ready_list) except -1:
         cdef uint64_t told = self.told

@@ -12,7 +12,7 @@ from libc.string cimport memcpy
 from posix.time cimport timespec
 
 from aioqemu_loop.fdmon.base cimport AioHandler, FDMon, ReadyList, SlotTable, check_fd
-from aioqemu_loop.system.libc cimport EINTR, pollfd, ppoll, raise_errno, to_timespec
+from aioqemu_loop.system.libc cimport EINTR, POLLERR, POLLHUP, POLLNVAL, pollfd, ppoll, raise_errno, to_timespec
 
 
 cdef int reserve(PollSet *poll_set, Py_ssize_t count) except -1:
@@ -53,6 +53,7 @@ cdef class PollFDMon(FDMon):
         check_fd(new.fd)
         if new.mon_token:
             self.watched.fds[<Py_ssize_t>self.positions[new.mon_token]].events = <short>new.events
+            self.gsource_changes += 1
         else:
             self.append(new)
 
@@ -65,6 +66,7 @@ cdef class PollFDMon(FDMon):
         self.watched.fds[self.count].revents = 0
         self.watched.tokens[self.count] = handler.mon_token
         self.count += 1
+        self.gsource_changes += 1
         return 0
 
     cdef int drop(self, AioHandler handler) except -1:
@@ -76,6 +78,7 @@ cdef class PollFDMon(FDMon):
             self.watched.tokens[hole] = self.watched.tokens[last]
             self.positions[self.watched.tokens[last]] = hole
         self.count = last
+        self.gsource_changes += 1
         cdef uint64_t token = handler.mon_token
         handler.mon_token = 0
         self.slots.free(token)
@@ -85,8 +88,6 @@ cdef class PollFDMon(FDMon):
         cdef timespec ts
         cdef timespec *limit = NULL
         cdef int found
-        cdef Py_ssize_t i, left
-        cdef AioHandler handler
         self.prepare_scratch()
         if timeout_ns >= 0:
             to_timespec(timeout_ns, &ts)
@@ -100,7 +101,13 @@ cdef class PollFDMon(FDMon):
             if errno == EINTR:
                 return 0
             raise_errno(errno)
-        left = found
+        return self.collect_scratch(found, ready_list)
+
+    cdef int collect_scratch(self, int found, ReadyList ready_list) except -1:
+        """`found` entries of the copy have events."""
+        cdef Py_ssize_t i
+        cdef int left = found
+        cdef AioHandler handler
         for i in range(self.scratch_count):
             if left == 0:
                 break
@@ -117,7 +124,32 @@ cdef class PollFDMon(FDMon):
             memcpy(self.scratch.fds, self.watched.fds, self.count * sizeof(pollfd))
             memcpy(self.scratch.tokens, self.watched.tokens, self.count * sizeof(uint64_t))
         self.scratch_count = self.count
+        self.checked = 0
         return 0
+
+    cpdef list gsource_fds(self):
+        """Everything that is watched: O(n) after every change, as QEMU's fdmon-poll and GLib themselves."""
+        return [(self.watched.fds[i].fd, self.watched.fds[i].events) for i in range(self.count)]
+
+    cpdef bint gsource_check(self, list ready) except *:
+        cdef Py_ssize_t i
+        cdef int fd, revents
+        cdef dict found = {fd: revents for fd, revents in ready if revents}
+        self.prepare_scratch()
+        if not found:
+            return False
+        for i in range(self.count):
+            revents = found.get(self.scratch.fds[i].fd, 0)
+            revents &= self.scratch.fds[i].events | POLLERR | POLLHUP | POLLNVAL
+            self.scratch.fds[i].revents = <short>revents
+            self.checked += revents != 0
+        return self.checked != 0
+
+    cpdef int gsource_dispatch(self, ReadyList ready_list) except -1:
+        """What gsource_check() was told. Nothing, where somebody polled meanwhile: what is ready stays so."""
+        cdef int found = self.checked
+        self.checked = 0
+        return self.collect_scratch(found, ready_list)
 
     cpdef close(self):
         self.slots = SlotTable()

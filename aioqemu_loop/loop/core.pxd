@@ -12,6 +12,7 @@ cdef class LoopCore:
 
     cdef int check_debug(self, object callback, str method) except -1
     cdef int choose_clock(self) except -1
+    cdef int choose_timing(self) except -1
     cdef int refuse_closed(self) except -1
     cdef TimerHandle schedule(self, object when, object callback, tuple args, object context)
     cdef int refuse_transport(self, object fd) except -1

@@ -10,7 +10,7 @@ from libc.stdint cimport INT64_MAX, int64_t
 
 import inspect
 import sys
-from asyncio import base_events, format_helpers, tasks
+from asyncio import base_events, events, format_helpers, tasks
 from asyncio.futures import Future
 
 from aioqemu_loop.context.aio_context cimport AioContext, as_fd
@@ -24,6 +24,11 @@ cdef extern from "Python.h":
 
 cdef object extract_stack = format_helpers.extract_stack
 cdef object getframe = sys._getframe
+cdef object get_asyncgen_hooks = sys.get_asyncgen_hooks
+cdef object set_asyncgen_hooks = sys.set_asyncgen_hooks
+cdef object current_task = tasks.current_task
+cdef object enter_task = tasks._enter_task
+cdef object leave_task = tasks._leave_task
 cdef object base_create_task = base_events.BaseEventLoop.create_task
 # What it takes and passes on to Task() as it is.
 cdef frozenset TASK_OPTIONS = frozenset(
@@ -57,6 +62,8 @@ cdef class LoopCore:
         self.context = AioContext(fdmon, poll_max_ns)
         self.context.on_error = self._source_failed
         self.context.on_slow = self._callback_timed
+        self.context.on_held = self._g_source_held
+        self.context.on_dispatch = self._dispatch_guest
         self.choose_clock()
 
     def __setattr__(self, name, value):
@@ -141,6 +148,8 @@ cdef class LoopCore:
         if self._debug:
             handle._source_traceback = extract_stack(getframe(0))
         self.context.timers.add(handle, seconds_to_ns(when))
+        if self.context.ready.sleeper is not None:
+            self.context.ready.sleeper.notify()
         return handle
 
     def time(self):
@@ -231,6 +240,12 @@ cdef class LoopCore:
 
     # -- running --
 
+    def stop(self):
+        self._stopping = True
+        if self.context.held:
+            self.context.stop_guest = True
+            self.context.wakeup.notify()  # it may have been called by a callback of the outside main loop
+
     def _make_handle(self, callback, args):
         return new_handle(callback, args, self, None)
 
@@ -245,13 +260,45 @@ cdef class LoopCore:
         context.enter()
         try:
             while True:
-                # 0 switches timing off, and a duration of 0 means every callback.
-                context.slow_ns = seconds_to_ns(max(self.slow_callback_duration, 1e-9)) if self._debug else 0
+                self.choose_timing()
                 context.turn(not self._stopping)
                 if self._stopping:
                     break
         finally:
             context.leave()
+
+    cdef int choose_timing(self) except -1:
+        # 0 switches timing off, and a duration of 0 means every callback.
+        self.context.slow_ns = seconds_to_ns(max(self.slow_callback_duration, 1e-9)) if self._debug else 0
+        return 0
+
+    def _dispatch_guest(self):
+        """The turns of an outside main loop: in them this is the running loop, as in run_forever(). A task that runs that main
+        loop (a dialog) is not the current one meanwhile. Returns whether stop() was called."""
+        previous = events._get_running_loop()
+        task = None if previous is None else current_task(previous)
+        hooks = get_asyncgen_hooks()
+        if task is not None:
+            leave_task(previous, task)
+        events._set_running_loop(self)
+        set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)
+        if self._debug:
+            self._set_coroutine_origin_tracking(True)
+        self.choose_timing()
+        try:
+            self.context.run_guest()
+        finally:
+            if self._coroutine_origin_tracking_enabled:
+                self._set_coroutine_origin_tracking(False)
+            set_asyncgen_hooks(hooks[0], hooks[1])
+            events._set_running_loop(previous)
+            if task is not None:
+                enter_task(previous, task)
+        self.context.stop_guest = False
+        if not self._stopping:
+            return False
+        self._stopping = False
+        return True
 
     def _source_failed(self, source, exc):
         self.call_exception_handler({"message": f"Exception in {source!r}", "exception": exc})

@@ -80,18 +80,45 @@ class Loop(SockMethods, _BaseEventLoop):
         self._set_coroutine_origin_tracking(self._debug)
         old_hooks = sys.get_asyncgen_hooks()
         try:
-            self._thread_id = threading.get_ident()
             sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)
             events._set_running_loop(self)
-            self._signals.attach()
+            self._begin()
             self._run_turns()
         finally:
-            self._signals.detach()
-            self._stopping = False
-            self._thread_id = None
+            self._end()
             events._set_running_loop(None)
             self._set_coroutine_origin_tracking(False)
             sys.set_asyncgen_hooks(*old_hooks)
+
+    def _begin(self) -> None:
+        self._thread_id = threading.get_ident()
+        self._signals.attach()
+
+    def _end(self) -> None:
+        self._signals.detach()
+        self._stopping = False
+        self._thread_id = None
+
+    def use_g_source(self, *, keep_io_uring: bool = False) -> None:
+        """Make the loop fit for an outside main loop, as QEMU's aio_context_use_g_source(): io_uring is given up for
+        good and every registration moves to poll.
+
+        keep_io_uring=True: the monitor stays, as in QEMU 10.2. What the outside loop drives is
+        loop.context.get_g_source(). Raises RuntimeError while the loop runs, and for keep_io_uring after io_uring was
+        given up.
+        """
+        self._check_closed()
+        if self.is_running():
+            raise RuntimeError("use_g_source() cannot be called while the loop is running")
+        self.context.use_g_source(keep_io_uring=keep_io_uring)
+
+    def _g_source_held(self, held: bool) -> None:
+        """An outside main loop begins to drive the context (or goes on in another thread), or ends."""
+        if held:
+            self._check_closed()
+            self._begin()
+        else:
+            self._end()
 
     def close(self) -> None:
         if self.is_running():

@@ -141,6 +141,10 @@ enum {
 };
 
 enum {
+    AIO_CQ_EVENTFD_DISABLED = 1u << 0,
+};
+
+enum {
     AIO_CQE_F_BUFFER = 1u << 0,
     AIO_CQE_F_MORE = 1u << 1,
     AIO_CQE_BUFFER_SHIFT = 16,
@@ -148,6 +152,7 @@ enum {
 
 #define AIO_OFF_SQ_RING 0ULL
 #define AIO_OFF_SQES 0x10000000ULL
+#define AIO_REGISTER_EVENTFD 4
 #define AIO_REGISTER_ENABLE_RINGS 12
 #define AIO_REGISTER_PBUF_RING 22 /* 5.19 */
 

@@ -19,7 +19,7 @@ cdef extern from "aioqemu_loop/uring/abi.h" nogil:
     struct aio_sq_offsets:
         uint32_t head, tail, ring_mask, ring_entries, flags, dropped, array
     struct aio_cq_offsets:
-        uint32_t head, tail, ring_mask, ring_entries, overflow, cqes
+        uint32_t head, tail, ring_mask, ring_entries, overflow, cqes, flags
     struct aio_uring_params:
         uint32_t sq_entries, cq_entries, flags, features
         aio_sq_offsets sq_off
@@ -67,6 +67,8 @@ cdef extern from "aioqemu_loop/uring/abi.h" nogil:
         AIO_CQE_F_BUFFER
         AIO_CQE_F_MORE
         AIO_CQE_BUFFER_SHIFT
+        AIO_CQ_EVENTFD_DISABLED
+        AIO_REGISTER_EVENTFD
         AIO_REGISTER_ENABLE_RINGS
         AIO_REGISTER_PBUF_RING
     uint64_t AIO_OFF_SQ_RING

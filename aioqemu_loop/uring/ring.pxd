@@ -24,10 +24,13 @@ cdef class Ring:
     cdef uint32_t *cq_tail
     cdef uint32_t cq_mask
     cdef aio_cqe *cqes
+    cdef uint32_t *cq_flags
 
     cdef int setup(self, uint32_t entries, uint32_t flags) except? -1
     cdef int map_rings(self, void *params) except -1
     cdef int enable(self) noexcept nogil
+    cdef int register_eventfd(self, int fd) noexcept nogil
+    cdef void quiet_eventfd(self, bint quiet) noexcept nogil
     cdef aio_sqe *get_sqe(self) noexcept nogil
     cdef uint32_t unsubmitted(self) noexcept nogil
     cdef bint has_submitted(self, uint32_t prepared) noexcept nogil

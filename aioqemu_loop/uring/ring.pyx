@@ -15,7 +15,7 @@ from libc.string cimport memset
 from posix.mman cimport MAP_FAILED, MAP_POPULATE, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 from posix.unistd cimport close as close_fd
 
-from aioqemu_loop.system.atomics cimport aio_load_acquire, aio_load_relaxed, aio_store_release
+from aioqemu_loop.system.atomics cimport aio_fence, aio_load_acquire, aio_load_relaxed, aio_store_release
 from aioqemu_loop.system.libc cimport EBADF, EINVAL, ENOMEM, ENOSYS, MADV_DONTFORK, clock_ns, madvise, raise_errno
 from aioqemu_loop.system.process cimport process_mark, same_process
 from aioqemu_loop.uring.abi cimport *
@@ -125,6 +125,7 @@ cdef class Ring:
         self.cq_tail = <uint32_t *>(base + params.cq_off.tail)
         self.cq_mask = (<uint32_t *>(base + params.cq_off.ring_mask))[0]
         self.cqes = <aio_cqe *>(base + params.cq_off.cqes)
+        self.cq_flags = <uint32_t *>(base + params.cq_off.flags)
         # The indirection array is not used: slot i always names sqe i.
         cdef uint32_t *array = <uint32_t *>(base + params.sq_off.array)
         cdef uint32_t i
@@ -138,6 +139,15 @@ cdef class Ring:
         if self.fd < 0 or not same_process(self.mark):
             return -EBADF
         return aio_uring_register(self.fd, AIO_REGISTER_ENABLE_RINGS, NULL, 0)
+
+    cdef int register_eventfd(self, int fd) noexcept nogil:
+        """Have completions, and deferred work for them, told on `fd` too. By the owner only. Returns 0 or -errno."""
+        return aio_uring_register(self.fd, AIO_REGISTER_EVENTFD, &fd, 1)
+
+    cdef void quiet_eventfd(self, bint quiet) noexcept nogil:
+        """While quiet nothing is told there. Look at has_events() after ending it."""
+        aio_store_release(self.cq_flags, AIO_CQ_EVENTFD_DISABLED if quiet else 0)
+        aio_fence()
 
     cdef aio_sqe *get_sqe(self) noexcept nogil:
         """A zeroed submission entry, or NULL while the queue is full (enter() makes room)."""

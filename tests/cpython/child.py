@@ -18,6 +18,7 @@ import unittest
 from typing import Any, TextIO
 
 import aioqemu_loop
+from tests.mainloops.guest import GUESTS, new_guest_loop
 
 # Names of the stdlib's loop class, in asyncio and in asyncio.unix_events, and of what makes one by itself.
 LOOPS = ("SelectorEventLoop", "_UnixSelectorEventLoop", "EventLoop")
@@ -34,6 +35,8 @@ class StandIn(type):
 
     def __call__(cls, selector: object = None) -> aioqemu_loop.Loop:
         StandIn.made += 1
+        if StandIn.fdmon in GUESTS:
+            return new_guest_loop(StandIn.fdmon)
         return aioqemu_loop.new_event_loop(fdmon=StandIn.fdmon)
 
     def __instancecheck__(cls, instance: object) -> bool:

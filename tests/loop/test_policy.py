@@ -94,6 +94,7 @@ class TestRun:
             ("fdmon", "KEYWORD_ONLY", "auto"),
             ("poll_max_ns", "KEYWORD_ONLY", None),
             ("debug", "KEYWORD_ONLY", None),
+            ("glib", "KEYWORD_ONLY", False),
         ]
         with pytest.raises(TypeError):
             aioqemu_loop.new_event_loop("epoll")

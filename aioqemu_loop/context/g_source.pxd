@@ -1,0 +1,16 @@
+from aioqemu_loop.context.core cimport ContextCore
+from aioqemu_loop.fdmon.base cimport FDMon
+
+
+cdef class GSource:
+    cdef ContextCore context
+    cdef FDMon seen
+    cdef unsigned long long seen_changes
+    cdef list fds
+    cdef bint driven
+    cdef bint doomed
+    cdef int dispatching
+    cdef readonly bint stopped
+
+    cdef int check_held(self) except -1
+    cdef int wake(self) except -1

@@ -1,0 +1,8 @@
+from collections.abc import Callable
+from typing import Any
+
+from aioqemu_loop.context.g_source import GSource
+
+class LoopSource:
+    def __init__(self, guest: GSource, main_context: Any, priority: int, on_stop: Callable[[], Any]) -> None: ...
+    def destroy(self) -> None: ...
