@@ -19,13 +19,13 @@ from aioqemu_loop.context.poll_params import checked_factor, poll_max_ns_or_defa
 
 
 cdef class WakeupHandler(AioHandler):
-    """Watches the context's own eventfd. On a level-triggered monitor it is read empty."""
+    """Watches the context's own eventfd. On a level-triggered monitor, and where an outside loop polls, it is read empty."""
 
     cdef Wakeup wakeup
     cdef AioContext context
 
     cdef int on_ready(self, int revents) except -1:
-        if not self.context.monitor.edge:
+        if not self.context.monitor.edge or self.context.held:
             self.wakeup.event.test_and_clear()
         return 0
 
@@ -51,6 +51,7 @@ cdef class AioContext(ContextCore):
         handler.events = POLLIN
         handler.edge = True
         handler.known_pollable = True
+        handler.maybe_eventfd = True
         self.monitor.update(None, handler)
         self.wakeup_handler = handler
         self.closed = False

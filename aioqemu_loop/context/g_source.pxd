@@ -7,7 +7,6 @@ cdef class GSource:
     cdef FDMon seen
     cdef unsigned long long seen_changes
     cdef list fds
-    cdef bint driven
     cdef bint doomed
     cdef int dispatching
     cdef readonly bint stopped

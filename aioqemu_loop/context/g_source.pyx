@@ -23,7 +23,7 @@ import cython
 @cython.final
 cdef class GSource:
     """Made by AioContext.get_g_source(). The context counts as running while this is held: until destroy(), the end of a
-    `with` block, or its last reference. The thread that first calls prepare() or dispatch() is the one that drives it.
+    `with` block, or its last reference. Another thread may go on to drive it between two iterations.
 
     stopped: True once loop.stop() was called, after the dispatch() in which that happened.
     """
@@ -60,9 +60,9 @@ cdef class GSource:
         context.check_open()
         if context.home == me:
             return 0
-        if self.driven:
-            raise RuntimeError("GSource is driven by another thread")
-        context.home = me
+        if self.dispatching:
+            raise RuntimeError("GSource is being dispatched by another thread")
+        context.home = me  # what a ring's old owner has armed is armed again by the new one
         if context.on_held is not None:
             context.on_held(True)
         return 0
@@ -70,7 +70,6 @@ cdef class GSource:
     def prepare(self):
         """The outside loop is about to sleep: for how long it may, in ns, at most; None without limit."""
         self.check_held()
-        self.driven = True
         cdef ContextCore context = self.context
         cdef int64_t timeout
         aio_store_release(&context.wakeup.notify_me, 1)
@@ -108,7 +107,6 @@ cdef class GSource:
     def dispatch(self):
         """Run what is ready. Exceptions of callbacks come out where there is no loop on top."""
         self.check_held()
-        self.driven = True
         cdef ContextCore context = self.context
         self.wake()
         self.dispatching += 1
@@ -123,8 +121,8 @@ cdef class GSource:
                 self.destroy()
 
     def destroy(self):
-        """Give the context back: it can be run, or get another GSource, after this. By the thread that drives it. Called by
-        one of the context's own callbacks it takes effect when dispatch() returns."""
+        """Give the context back: it can be run, or get another GSource, after this. Called by one of the context's own
+        callbacks it takes effect when dispatch() returns."""
         cdef ContextCore context = self.context
         if context is None:
             return

@@ -15,6 +15,7 @@ cdef class AioHandler(Runnable):
     cdef readonly int events
     cdef readonly bint edge
     cdef bint known_pollable
+    cdef bint maybe_eventfd
     cdef bint receives
     cdef bint mon_polls
     # What the monitor in charge keeps here; meaningless to everybody else.
@@ -84,4 +85,4 @@ cdef class FDMon:
 
 
 cdef int check_fd(int fd) except -1
-cdef int check_pollable(int fd) except -1
+cdef int check_pollable(AioHandler handler) except -1

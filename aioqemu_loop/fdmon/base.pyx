@@ -52,7 +52,8 @@ cdef class AioHandler(Runnable):
 
     fd: the file descriptor; events: the poll(2) events wanted (0: not watched at all, POLLHUP and POLLERR included);
     edge: True where one report per change of readiness is enough, which monitors may or may not make use of.
-    receives: see FDMon.receive().
+    receives: see FDMon.receive(). known_pollable: the maker knows that it is no file that cannot be polled; maybe_eventfd: an
+    eventfd, or a file that may be woken up by one.
     """
 
     cdef int on_ready(self, int revents) except -1:
@@ -271,16 +272,18 @@ cdef int check_fd(int fd) except -1:
     return 0
 
 
-cdef int check_pollable(int fd) except -1:
-    """Raise what epoll_ctl would raise: EBADF for a closed fd, EPERM for a file that cannot be polled.
+cdef int check_pollable(AioHandler handler) except -1:
+    """Raise what epoll_ctl would raise: EBADF for a closed fd, EPERM for a file that cannot be polled. Sets maybe_eventfd.
 
     POLL_ADD on such a file (regular file, directory, /dev/null) completes at once and for ever. Which files those
     are is the kernel's to say, so everything but sockets and pipes is shown to a short-lived epoll instance.
     """
     cdef struct_stat st
+    cdef int fd = handler.fd
     if fstat(fd, &st) < 0:
         raise_errno(errno)
-    if S_ISSOCK(st.st_mode) or S_ISFIFO(st.st_mode):
+    handler.maybe_eventfd = not (S_ISSOCK(st.st_mode) or S_ISFIFO(st.st_mode))
+    if not handler.maybe_eventfd:
         return 0
     cdef int epfd = epoll_create1(EPOLL_CLOEXEC)
     if epfd < 0:  # no fd left to ask with: refuse what is certain

@@ -32,6 +32,7 @@ cdef class IOUringFDMon(FDMon):
     cdef bint parked
     cdef bint one_shot_only
     cdef readonly bint overflowed
+    cdef dict outside
     cdef int event_fd
     cdef Ring event_ring
 

@@ -11,9 +11,12 @@ import pytest
 import aioqemu_loop
 
 from ..context.helpers import turns
+from ..mainloops.guest_context import GuestContext
 from .python_fdmon import PythonFDMon
 
 EVERY = ("io_uring", "epoll", "poll", "python")
+# The same contract holds where an outside main loop sleeps: for modules that say OUTSIDE_TOO.
+OUTSIDE = ("outside-io_uring", "outside-epoll", "outside-poll")
 
 
 def make_spec(name: str) -> str | Callable[[], aioqemu_loop.FDMon]:
@@ -26,15 +29,28 @@ def make_spec(name: str) -> str | Callable[[], aioqemu_loop.FDMon]:
     return name
 
 
-@pytest.fixture(params=EVERY)
-def fdmon(request: pytest.FixtureRequest) -> str:
-    make_spec(request.param)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "driven" in metafunc.fixturenames:
+        outside = OUTSIDE if getattr(metafunc.module, "OUTSIDE_TOO", False) else ()
+        metafunc.parametrize("driven", EVERY + outside, indirect=True)
+
+
+@pytest.fixture
+def driven(request: pytest.FixtureRequest) -> str:
+    """One of EVERY or OUTSIDE."""
+    make_spec(request.param.removeprefix("outside-"))
     return str(request.param)
 
 
 @pytest.fixture
-def context(fdmon: str, no_leaks: None) -> Iterator[aioqemu_loop.AioContext]:
-    context = aioqemu_loop.AioContext(make_spec(fdmon))
+def fdmon(driven: str) -> str:
+    """The backend's name."""
+    return driven.removeprefix("outside-")
+
+
+@pytest.fixture
+def context(driven: str, fdmon: str, no_leaks: None) -> Iterator[aioqemu_loop.AioContext]:
+    context = aioqemu_loop.AioContext(make_spec(fdmon)) if driven == fdmon else GuestContext(fdmon)
     yield context
     context.close()
 

@@ -18,6 +18,8 @@ import aioqemu_loop
 
 from ..context.helpers import run_until, sleeps, turns
 
+OUTSIDE_TOO = True
+
 # -- level-triggered --
 
 

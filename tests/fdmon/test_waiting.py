@@ -8,6 +8,8 @@ import time
 
 from ..context.helpers import in_thread, rescue, run_until, thread_sleeps, turns, wait_for
 
+OUTSIDE_TOO = True
+
 
 def test_a_signal_during_a_wait_runs_its_handler_at_once(context):
     me = threading.get_native_id()

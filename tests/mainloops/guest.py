@@ -12,16 +12,18 @@ import aioqemu_loop
 GUESTS = ("g_source", "g_source-io_uring", "g_source-epoll")
 
 
-def drive(source: aioqemu_loop.GSource, limit_ns: int | None = None) -> None:
-    """One iteration of an outside main loop that sleeps in poll(2), `limit_ns` at most."""
+def drive(source: aioqemu_loop.GSource, limit_ns: int | None = None) -> bool:
+    """One iteration of an outside main loop that sleeps in poll(2), `limit_ns` at most; whether the source had something."""
     timeout = source.prepare()
     if limit_ns is not None:
         timeout = limit_ns if timeout is None else min(timeout, limit_ns)
     poller = select.poll()
     for fd, events in source.poll_fds():
         poller.register(fd, events)
-    if source.check(poller.poll(None if timeout is None else math.ceil(timeout / 1e6))):
-        source.dispatch()
+    if not source.check(poller.poll(None if timeout is None else math.ceil(timeout / 1e6))):
+        return False
+    source.dispatch()
+    return True
 
 
 class GuestLoop(aioqemu_loop.Loop):
