@@ -49,7 +49,7 @@ cdef class MainContextHost:
             with nogil:
                 self.glib.main_context_release(self.context)
 
-    def iterate(self, LoopSource loop_source not None, bint may_sleep):
+    def iterate(self, LoopSource loop_source not None):
         """One iteration: prepare, query, poll, check, dispatch."""
         cdef int priority = 0
         cdef int timeout_ms = -1
@@ -67,8 +67,6 @@ cdef class MainContextHost:
         timeout_ns = timeout_ms * NS_PER_MS if timeout_ms >= 0 else -1
         if loop_source.timeout_ns >= 0 and (timeout_ns < 0 or loop_source.timeout_ns < timeout_ns):
             timeout_ns = loop_source.timeout_ns
-        if not may_sleep:
-            timeout_ns = 0
         if timeout_ns >= 0:
             to_timespec(timeout_ns, &ts)
             limit = &ts

@@ -52,12 +52,10 @@ class HostLoop(Loop):
             try:
                 events._set_running_loop(self)
                 sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)
-                if stop_soon:
+                if stop_soon:  # one turn, as asyncio's
                     self.stop()
-                    host.iterate(source, False)
-                    guest.dispatch()
-                while not (guest.stopped or self._stopping):
-                    host.iterate(source, True)
+                while not guest.stopped:
+                    host.iterate(source)
             finally:
                 events._set_running_loop(None)
                 sys.set_asyncgen_hooks(*old_hooks)

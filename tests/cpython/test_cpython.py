@@ -9,13 +9,19 @@ from pathlib import Path
 
 import pytest
 
+import aioqemu_loop
+
 from ..conftest import BACKENDS
+from ..mainloops.guest import GUESTS
 from .exclusions import LEFT_OUT, as_markdown, left_out
 from .runs import WITHOUT_LOOP, Runs, modules, worse
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "compatibility.md"
 FILES = list(modules())
 PAIRS = [(file, fdmon) for file in FILES for fdmon in (BACKENDS if file not in WITHOUT_LOOP else ["poll"])]
+
+# Where an outside main loop drives ours: what says most about a loop.
+OUTSIDE = [(file, guest) for file in ("base_events", "events", "sock_lowlevel", "streams") for guest in GUESTS]
 
 # A test waits for its run and for those before it.
 pytestmark = pytest.mark.timeout(900)
@@ -29,8 +35,9 @@ def runs(request: pytest.FixtureRequest) -> Iterator[Runs]:
         parameters = getattr(getattr(item, "callspec", None), "params", {})
         if item.path == request.path and "file" in parameters:
             runs.start(parameters["file"], None)
-            if "fdmon" in parameters:
-                runs.start(parameters["file"], parameters["fdmon"])
+            for name in ("fdmon", "guest"):
+                if name in parameters:
+                    runs.start(parameters["file"], parameters[name])
     yield runs
     runs.close()
 
@@ -44,6 +51,18 @@ def test_the_tests_of_cpython_are_installed() -> None:
 
 @pytest.mark.parametrize(("file", "fdmon"), PAIRS, indirect=["fdmon"])
 def test_what_passes_on_the_stdlibs_loop_passes_on_ours(runs: Runs, file: str, fdmon: str) -> None:
+    compare(runs, file, fdmon)
+
+
+@pytest.mark.skipif(not FILES, reason="this Python has no package test")
+@pytest.mark.parametrize(("file", "guest"), OUTSIDE)
+def test_what_passes_on_the_stdlibs_loop_passes_on_one_that_is_driven(runs: Runs, file: str, guest: str) -> None:
+    if "io_uring" in guest and (reason := aioqemu_loop.fdmons()["io_uring"]) is not None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"io_uring is not usable here: {reason}")
+    compare(runs, file, guest)
+
+
+def compare(runs: Runs, file: str, fdmon: str) -> None:
     reference = runs.start(file, None).result()
     if reference.module_skipped:
         pytest.skip(f"the file says: {reference.module_skipped}")

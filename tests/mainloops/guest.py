@@ -13,7 +13,7 @@ GUESTS = ("g_source", "g_source-io_uring", "g_source-epoll")
 
 
 def drive(source: aioqemu_loop.GSource, limit_ns: int | None = None) -> bool:
-    """One iteration of an outside main loop that sleeps in poll(2), `limit_ns` at most; whether the source had something."""
+    """One iteration of an outside main loop that sleeps in poll(2), `limit_ns` at most; whether it had something."""
     timeout = source.prepare()
     if limit_ns is not None:
         timeout = limit_ns if timeout is None else min(timeout, limit_ns)
@@ -34,10 +34,8 @@ class GuestLoop(aioqemu_loop.Loop):
         self._check_running()
         stop_at_once = self._stopping
         with self.context.get_g_source() as source:
-            if stop_at_once:  # one turn, without sleeping
-                self._stopping = True
-                drive(source, 0)
-                source.dispatch()
+            if stop_at_once:  # one turn
+                self.stop()
             while not source.stopped:
                 drive(source)
 
