@@ -9,6 +9,10 @@ have strace || missing="$missing strace"
 have postgres || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
 have dbus-daemon || missing="$missing dbus"
 have pkg-config || missing="$missing pkg-config"
+have xvfb-run || missing="$missing xvfb xauth"
+if ! ldconfig -p 2>/dev/null | grep -q libEGL.so.1; then # Qt, which draws nothing here, asks for these all the same
+    missing="$missing libegl1 libgl1 libxkbcommon0 libfontconfig1 libdbus-1-3"
+fi
 pkg-config --exists cairo 2>/dev/null || missing="$missing libcairo2-dev"
 pkg-config --exists gobject-introspection-1.0 2>/dev/null || pkg-config --exists girepository-2.0 2>/dev/null \
     || missing="$missing GIREPOSITORY"
