@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-# demo.py is run by tests/bench.
-RUN_ELSEWHERE = {"demo.py"}
+# `make demo` runs demo.py; tests/iothread has the other.
+RUN_ELSEWHERE = {"demo.py", "iothread_pool.py"}
 
 
 def run(name: str, *args: str, prefix: tuple[str, ...] = (), **environment: str) -> str:
@@ -53,6 +53,14 @@ def test_qt() -> None:
     if importlib.util.find_spec("PySide6") is None:
         missing("PySide6")
     assert run("qt_app.py", "--once", QT_QPA_PLATFORM="offscreen") == "10000 lines read while Qt ran\n"
+
+
+def test_gtk() -> None:
+    # Not installed for the tests: this one is for machines that have it.
+    code = "import gi; gi.require_version('Gtk', '4.0')"
+    if shutil.which("xvfb-run") is None or subprocess.run([sys.executable, "-c", code], capture_output=True).returncode:
+        pytest.skip("GTK 4, PyGObject or xvfb is not installed")
+    assert run("gtk_app.py", "--once", prefix=("xvfb-run", "-a")) == "done by a child\n"
 
 
 def test_none_is_forgotten() -> None:
