@@ -5,6 +5,8 @@ from aioqemu_loop.context.aio_context import AioContext
 from aioqemu_loop.context.fdmons import fdmons
 from aioqemu_loop.context.notifier import EventNotifier
 from aioqemu_loop.fdmon.base import FDMon, FDMonUnavailable
+from aioqemu_loop.iothread.iothread import IOThread
+from aioqemu_loop.iothread.pool import IOThreadPool
 from aioqemu_loop.loop.loop import Loop
 from aioqemu_loop.policy import EventLoopPolicy, install, new_event_loop, run
 
@@ -14,6 +16,8 @@ __all__ = [
     "EventNotifier",
     "FDMon",
     "FDMonUnavailable",
+    "IOThread",
+    "IOThreadPool",
     "Loop",
     "__version__",
     "fdmons",
