@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import contextvars
+import functools
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,9 @@ class Call:
     def begin(self) -> None:
         """In the caller's thread, whose context variables the coroutine sees."""
         try:
-            self._worker.hand_in(self._start, context=contextvars.copy_context())
+            # The worker knows of it from now on: the loop itself holds tasks weakly.
+            enter = functools.partial(self._worker.calls.add, self)
+            self._worker.hand_in(self._start, context=contextvars.copy_context(), first=enter)
         except RuntimeError:
             self._coro.close()
             raise
@@ -41,6 +44,8 @@ class Call:
     def abandon(self) -> None:
         """The worker ends without the task's end."""
         self._worker.calls.discard(self)
+        if self.task is None:
+            self._coro.close()
         self._cancelled(None)
 
     # -- in the worker's thread --
@@ -49,12 +54,12 @@ class Call:
         try:
             self.task = self._worker.loop.create_task(self._coro)
         except BaseException as exc:  # a task factory's
+            self._worker.calls.discard(self)
             self._coro.close()
             self._failed(exc)
             if not isinstance(exc, Exception):
                 raise
             return
-        self._worker.calls.add(self)  # the loop itself holds tasks weakly
         self.task.add_done_callback(self._done)
 
     def _cancel_task(self, message: Any) -> None:

@@ -177,8 +177,8 @@ class IOThread:
 
     def stop(self) -> None:
         """Cancel the tasks, close the connections, wait for their end, and join the thread. Exceptions of tasks that
-        nobody else sees go to the loop's exception handler. Raises RuntimeError in the IOThread itself, which would wait
-        for itself."""
+        nobody else sees go to the loop's exception handler. Raises RuntimeError in the IOThread itself, which would
+        wait for itself."""
         self._request_stop()
         if self._worker.is_ours:
             self._worker.thread.join()

@@ -72,8 +72,8 @@ class Worker:
         context: Context | None = None,
         first: Callable[[], Any] | None = None,
     ) -> None:
-        """Have the thread call `callback(*args)`, after a call of `first` here. Thread-safe. Raises RuntimeError, before
-        it calls anything, where the thread will not."""
+        """Have the thread call `callback(*args)`, after a call of `first` here. Thread-safe. Raises RuntimeError
+        before it calls anything, where the thread will not."""
         if not self.is_ours:
             raise RuntimeError(f"IOThread {self.name!r} was made in another process; its thread does not run here")
         with self._lock:

@@ -288,7 +288,7 @@ class Loop(SockMethods, _BaseEventLoop):
         start_serving: bool = True,
         **kwargs: Any,
     ) -> Server:
-        """As asyncio's. iothreads: an IOThreadPool, or IOThreads, whose loops the connections are made and served in."""
+        """As asyncio's. iothreads: an IOThreadPool, or IOThreads, in whose loops connections are made and served."""
         create = base_events.BaseEventLoop.create_server
         if iothreads is None:
             return await create(self, protocol_factory, *args, start_serving=start_serving, **kwargs)
