@@ -40,9 +40,13 @@ def iothread(new_iothread):
 
 @pytest.fixture
 def pool(fdmon, no_leaks):
-    """Three IOThreads."""
+    """Three IOThreads. `pool.errors` has what their loops' exception handlers were told; what is left is a failure."""
     with aioqemu_loop.IOThreadPool(3, "pool", fdmon=fdmon) as pool:
+        pool.errors = []
+        for thread in pool:
+            thread.loop.set_exception_handler(lambda _, details: pool.errors.append(details))
         yield pool
+    assert not pool.errors
 
 
 @pytest.fixture

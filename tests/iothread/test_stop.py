@@ -192,7 +192,7 @@ def test_an_exit_while_stopping_does_not_keep_it(iothread):
 
 
 def test_submit_that_races_with_stop_runs_or_raises(fdmon, no_leaks):
-    for _ in range(20):
+    for _ in range(6):
         thread = aioqemu_loop.IOThread("racing", fdmon=fdmon)
         start = threading.Barrier(9)
         outcomes = []
