@@ -283,17 +283,19 @@ class Loop(SockMethods, _BaseEventLoop):
     async def create_server(
         self,
         protocol_factory: Callable[[], BaseProtocol],
-        *args: Any,
+        host: Any = None,
+        port: Any = None,
+        *,
         iothreads: Iterable[elsewhere.ServingThread] | None = None,
         start_serving: bool = True,
-        **kwargs: Any,
+        **options: Any,
     ) -> Server:
         """As asyncio's. iothreads: an IOThreadPool, or IOThreads, in whose loops connections are made and served."""
         create = base_events.BaseEventLoop.create_server
         if iothreads is None:
-            return await create(self, protocol_factory, *args, start_serving=start_serving, **kwargs)
+            return await create(self, protocol_factory, host, port, start_serving=start_serving, **options)
         balancer = elsewhere.Balancer(iothreads)
-        server: Server = await create(self, protocol_factory, *args, start_serving=False, **kwargs)
+        server: Server = await create(self, protocol_factory, host, port, start_serving=False, **options)
         return await self._serve_elsewhere(server, balancer, start_serving)
 
     async def _serve_elsewhere(self, server: Any, balancer: elsewhere.Balancer, start_serving: bool) -> Server:
