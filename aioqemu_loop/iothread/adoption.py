@@ -33,7 +33,7 @@ async def adopt(iothread: ServingThread, transport: Any) -> None:
     enter = functools.partial(_enter, connection, server, transport, iothread)
     try:
         iothread.hand_in(move_in, transport, was_reading, first=enter)
-    except RuntimeError:  # stopped just now
+    except BaseException:  # RuntimeError: stopped just now
         move_out(transport, loop.context, loop)
         rebind_streams(protocol, loop)
         move_in(transport, was_reading)

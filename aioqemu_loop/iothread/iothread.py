@@ -184,10 +184,11 @@ class IOThread:
             self._worker.thread.join()
 
     def _request_stop(self) -> None:
+        if not self._worker.is_ours:
+            return
         if self._worker.thread is threading.current_thread():
             raise RuntimeError(f"IOThread {self.name!r} cannot stop itself")
-        if self._worker.is_ours:
-            self._worker.request_stop()
+        self._worker.request_stop()
 
     # -- what servers ask, see loop/elsewhere.py --
 

@@ -54,11 +54,15 @@ class Worker:
         except BaseException:
             loop.close()
             raise
-        begun.wait()
+        _workers.add(self)
+        try:
+            begun.wait()
+        except BaseException:  # KeyboardInterrupt
+            self.request_stop()
+            raise
         if self._failure is not None:
             self.thread.join()
             raise self._failure
-        _workers.add(self)
 
     @property
     def is_ours(self) -> bool:

@@ -68,10 +68,8 @@ class Connection:
     def stand_in_for(self, transport: Any) -> None:
         """In the server's thread, where the transport was up to now."""
         self.transport = transport
-        if self._server is None:
-            return
-        if ATTACH_TAKES_TRANSPORT:
-            self._server._attach(self)
+        if self._server is not None and ATTACH_TAKES_TRANSPORT:
+            self._server._clients.add(self)  # _attach() refuses where the server is closed by now
             self._server._detach(transport)
 
     def move_to(self, iothread: ServingThread | None) -> None:

@@ -70,6 +70,8 @@ def move_in(StreamTransport stream not None, bint was_reading):
         engine.watch()  # also where there is nothing to watch for now: it keeps the transport alive
         if stream.blocked:
             engine.write_on()
+        elif stream.queue.size:
+            stream.flush_now()
         if was_reading and stream.is_reading():
             engine.read_on()
     except OSError as exc:

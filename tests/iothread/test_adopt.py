@@ -537,6 +537,30 @@ def test_the_server_goes_on_counting(pool, run):
     assert made[0].where("connection_lost") == pool[1].thread_id
 
 
+def test_a_closed_servers_connections_can_still_move(iothread, run):
+    made = []
+
+    def factory():
+        made.append(Recorder())
+        return made[-1]
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(factory, "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname(), PATIENCE) as peer:
+            while not made or not made[0].calls:
+                await asyncio.sleep(0.001)
+            server.close()
+            await iothread.adopt(made[0].transport)
+            peer.sendall(b"x")
+            await made[0].until_in_executor(lambda it: it.data == b"x")
+        made[0].transport.close()
+        await asyncio.wait_for(server.wait_closed(), PATIENCE)
+
+    run(main())
+    made[0].until(lambda it: it.calls[-1][0] == "connection_lost")
+
+
 def test_a_servers_connection_lost_while_it_moves(pool, run):
     """Whichever thread sees the end, the books come out even."""
     made = []

@@ -162,6 +162,15 @@ def test_an_exit_in_a_callback_does_not_end_it(iothread, error):
     iothread.errors.clear()
 
 
+def test_subprocesses_run_in_it(iothread):
+    async def echo():
+        process = await asyncio.create_subprocess_exec("cat", stdin=-1, stdout=-1)
+        output, _ = await process.communicate(b"through a child")
+        return output, process.returncode
+
+    assert iothread.submit(echo()).result(PATIENCE) == (b"through a child", 0)
+
+
 # -- pools --
 
 
