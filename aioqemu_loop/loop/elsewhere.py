@@ -115,8 +115,13 @@ class Connection:
         """The transport counts itself at its server; that is done already."""
 
     def _detach(self, transport: Any = None) -> None:
-        """The transport is gone."""
-        self.forget()
+        """The transport is gone. TLS tells the application a little later, and only then is the connection over."""
+        if self.iothread is None:
+            return
+        try:
+            self.iothread.loop.call_soon_threadsafe(self.forget)
+        except RuntimeError:  # the loop is closed
+            self.forget()
 
     def forget(self) -> None:
         if self.iothread is None:

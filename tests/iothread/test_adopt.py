@@ -131,6 +131,7 @@ def test_it_goes_on_in_the_thread(iothread, run, pair, protocol_class):
     iothread.submit(call(protocol.transport.close)).result(PATIENCE)
     protocol.until(lambda it: it.calls[-1][0] == "connection_lost")
     assert protocol.where("eof_received") == protocol.where("connection_lost") == iothread.thread_id
+    iothread.submit(asyncio.sleep(0)).result(PATIENCE)
     assert not iothread.connections
     assert peer.recv(1) == b""
 
