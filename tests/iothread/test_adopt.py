@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import functools
 import socket
@@ -273,6 +274,46 @@ def test_a_connection_moved_back_and_forth_under_load_loses_nothing(new_iothread
     assert protocol.threads == {one.thread_id, other.thread_id}
     here.submit(call(transport.close)).result(PATIENCE)
     assert protocol.lost.wait(PATIENCE)
+
+
+class Echo(Recorder):
+    def data_received(self, data):
+        self.data += data
+        self.transport.write(data)
+
+
+def test_a_connection_that_carries_little_at_a_time_loses_nothing(new_iothread, pair):
+    """Never so much at once that it is read as bulk: on io_uring a receive is armed at each move, and may have more."""
+    one, other = new_iothread("one"), new_iothread("other")
+    ours, peer = pair
+    protocol = Echo()
+    window = 3  # messages on their way
+    stop = threading.Event()
+    counts = {"sent": 0, "heard": 0}
+
+    def talk():
+        while counts["heard"] < counts["sent"] or not stop.is_set():
+            while counts["sent"] < counts["heard"] + window and not stop.is_set():
+                peer.sendall(numbers(counts["sent"], counts["sent"] + 1))
+                counts["sent"] += 1
+            if counts["heard"] < counts["sent"]:
+                assert read_exactly(peer, 8) == numbers(counts["heard"], counts["heard"] + 1)
+                counts["heard"] += 1
+
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        transport = one.submit(connect(ours, protocol)).result(PATIENCE)
+        talking = executor.submit(talk)
+        here, there = one, other
+        try:
+            for _ in range(10 * MOVES):
+                here.submit(there.adopt(transport)).result(PATIENCE)
+                here, there = there, here
+        finally:
+            stop.set()
+        talking.result(2 * PATIENCE)
+    assert protocol.data == numbers(0, counts["sent"])
+    here.submit(call(transport.close)).result(PATIENCE)
+    protocol.until(lambda it: it.calls[-1][0] == "connection_lost")
 
 
 def test_many_connections_moved_at_once(new_iothread, fdmon):
