@@ -453,6 +453,30 @@ def test_output_that_is_queued_is_sent_from_there(iothread, run, pair):
     protocol.until(lambda it: it.calls[-1][0] == "connection_lost")
 
 
+def test_the_old_threads_batch_has_nothing_more_to_do_with_it(iothread, run, pair):
+    """What the batch of the move has written is sent before it; the rest of the batch, however long, holds up nothing."""
+    ours, peer = pair
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        transport = await connect(ours, Recorder())
+
+        def use_there():
+            iothread.submit(call(transport.write, b"new")).result(PATIENCE)
+            assert read_exactly(peer, 7) == b"old new"
+            used.set_result(None)
+
+        used = loop.create_future()
+        loop.call_soon(loop.call_soon, transport.write, b"old ")
+        moving = asyncio.ensure_future(iothread.adopt(transport))
+        loop.call_soon(loop.call_soon, use_there)  # in one batch: write, move, use
+        await moving
+        await used
+        transport.close()
+
+    run(main())
+
+
 def test_write_eof_with_output_queued_follows_it(iothread, run, pair):
     ours, peer = pair
     protocol = Recorder()
