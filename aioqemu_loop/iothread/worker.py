@@ -105,7 +105,7 @@ class Worker:
             with self._lock:
                 self.running = False
             if begun.is_set():
-                self._report("IOThread cannot go on", exc)
+                self._report("cannot go on", exc)
             else:
                 self._failure = exc
         finally:
@@ -120,14 +120,14 @@ class Worker:
         try:
             self.loop.run_forever()
         except (SystemExit, KeyboardInterrupt) as exc:
-            self._report("Exception in IOThread", exc)
+            self._report("exit asked for by a callback", exc)
 
     def _run_until(self, done: Callable[[], bool]) -> None:
         while not done():
             self._run_loop()
 
     def _report(self, message: str, exc: BaseException, **details: Any) -> None:
-        self.loop.call_exception_handler({"message": f"{message} {self.name!r}", "exception": exc, **details})
+        self.loop.call_exception_handler({"message": f"IOThread {self.name!r}: {message}", "exception": exc, **details})
 
     def _turn(self) -> None:
         self.loop.call_soon(self.loop.stop)
@@ -141,7 +141,7 @@ class Worker:
             self._wait_for([self.loop.create_task(self.loop.shutdown_asyncgens())])
             self._shut_down_executor()
         except Exception as exc:
-            self._report("Error while stopping IOThread", exc)
+            self._report("error while stopping", exc)
         finally:
             for call in list(self.calls):
                 call.abandon()
@@ -173,7 +173,7 @@ class Worker:
         for task in tasks - told:
             exc = None if task.cancelled() else task.exception()
             if exc is not None:
-                self._report("Unhandled exception while stopping IOThread", exc, task=task)
+                self._report("unhandled exception while stopping", exc, task=task)
 
     def _wait_for(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
         for task in tasks:

@@ -290,7 +290,8 @@ class Loop(SockMethods, _BaseEventLoop):
         start_serving: bool = True,
         **options: Any,
     ) -> Server:
-        """As asyncio's. iothreads: an IOThreadPool, or IOThreads, in whose loops connections are made and served."""
+        """As asyncio's. iothreads: an IOThreadPool, or IOThreads, in whose loops connections are made and served:
+        protocol_factory is called there and its protocols must not keep another loop than the running one."""
         create = base_events.BaseEventLoop.create_server
         if iothreads is None:
             return await create(self, protocol_factory, host, port, start_serving=start_serving, **options)

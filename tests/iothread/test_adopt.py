@@ -454,7 +454,7 @@ def test_output_that_is_queued_is_sent_from_there(iothread, run, pair):
 
 
 def test_the_old_threads_batch_has_nothing_more_to_do_with_it(iothread, run, pair):
-    """What the batch of the move has written is sent before it; the rest of the batch, however long, holds up nothing."""
+    """What its batch has written is sent before the move; the rest of the batch, however long, holds up nothing."""
     ours, peer = pair
 
     async def main():

@@ -129,7 +129,7 @@ def test_a_monitor_that_breaks_later_ends_it(no_leaks):
         future.result(PATIENCE)
     thread.stop()
     assert not thread.running
-    assert errors[0]["message"] == "IOThread cannot go on 'disk'"
+    assert errors[0]["message"] == "IOThread 'disk': cannot go on"
     with pytest.raises(RuntimeError, match="stopped"):
         thread.submit(coroutine := where())
     assert coroutine.cr_frame is None

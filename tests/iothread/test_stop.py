@@ -146,7 +146,7 @@ def test_exceptions_that_nobody_sees_are_told(iothread):
     iothread.stop()
     assert isinstance(future.exception(0), ZeroDivisionError)
     (details,) = iothread.errors
-    assert details["message"] == "Unhandled exception while stopping IOThread 'worker'"
+    assert details["message"] == "IOThread 'worker': unhandled exception while stopping"
     assert isinstance(details["exception"], ZeroDivisionError)
     assert details["task"] is iothread.kept
     iothread.errors.clear()
