@@ -6,6 +6,8 @@ from aioqemu_loop.context.fdmons import fdmons
 from aioqemu_loop.context.g_source import GSource
 from aioqemu_loop.context.notifier import EventNotifier
 from aioqemu_loop.fdmon.base import FDMon, FDMonUnavailable
+from aioqemu_loop.iothread.iothread import IOThread
+from aioqemu_loop.iothread.pool import IOThreadPool
 from aioqemu_loop.loop.loop import Loop
 from aioqemu_loop.policy import EventLoopPolicy, install, new_event_loop, run
 
@@ -16,6 +18,8 @@ __all__ = [
     "FDMon",
     "FDMonUnavailable",
     "GSource",
+    "IOThread",
+    "IOThreadPool",
     "Loop",
     "__version__",
     "fdmons",

@@ -66,6 +66,7 @@ cdef class ContextCore:
     cdef int run_timed(self, Runnable item) except -1
     cdef int report(self, object item, object exc) except -1
     cdef int add_flush(self, Flushable item) except -1
+    cdef int remove_flush(self, Flushable item) except -1
     cdef int64_t flush_late(self, int64_t due_ns) except? -2
     cdef int flush_writes(self, bint gather) except -1
     cdef int submit(self) except -1

@@ -299,6 +299,25 @@ cdef class ContextCore:
             self.flush_count += 1
         return 0
 
+    cdef int remove_flush(self, Flushable item) except -1:
+        """`item` has nothing to send here any more."""
+        cdef Flushable before = None
+        cdef Flushable other = self.flush_first
+        while other is not None and other is not item:
+            before, other = other, other.flush_next
+        if other is None:
+            return 0
+        if before is None:
+            self.flush_first = item.flush_next
+        else:
+            before.flush_next = item.flush_next
+        if self.flush_last is item:
+            self.flush_last = before
+        item.flush_next = None
+        item.flush_queued = False
+        self.flush_count -= 1
+        return 0
+
     def flush_before_fork(self):
         """What was written before a fork goes out once. By any thread that forks; only the context's own has any."""
         if self.depth and self.home == PyThread_get_thread_ident() and not self.closed:

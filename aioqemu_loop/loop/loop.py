@@ -8,12 +8,12 @@ import socket
 import ssl as ssl_module
 import sys
 import threading
-from asyncio import base_events, constants, events, streams
-from collections.abc import Callable
+from asyncio import base_events, constants, events, streams, tasks
+from collections.abc import Callable, Iterable
 from contextvars import Context
 from typing import IO, TYPE_CHECKING, Any
 
-from aioqemu_loop.loop import sendfile, subprocesses, unix
+from aioqemu_loop.loop import elsewhere, sendfile, subprocesses, unix
 from aioqemu_loop.loop.core import LoopCore
 from aioqemu_loop.loop.metrics import Metrics
 from aioqemu_loop.loop.numeric_names import numeric_addresses
@@ -307,6 +307,33 @@ class Loop(SockMethods, _BaseEventLoop):
 
     # -- servers --
 
+    async def create_server(
+        self,
+        protocol_factory: Callable[[], BaseProtocol],
+        host: Any = None,
+        port: Any = None,
+        *,
+        iothreads: Iterable[elsewhere.ServingThread] | None = None,
+        start_serving: bool = True,
+        **options: Any,
+    ) -> Server:
+        """As asyncio's. iothreads: an IOThreadPool, or IOThreads, in whose loops connections are made and served:
+        protocol_factory is called there and its protocols must not keep another loop than the running one."""
+        create = base_events.BaseEventLoop.create_server
+        if iothreads is None:
+            return await create(self, protocol_factory, host, port, start_serving=start_serving, **options)
+        balancer = elsewhere.Balancer(iothreads)
+        server: Server = await create(self, protocol_factory, host, port, start_serving=False, **options)
+        return await self._serve_elsewhere(server, balancer, start_serving)
+
+    async def _serve_elsewhere(self, server: Any, balancer: elsewhere.Balancer, start_serving: bool) -> Server:
+        server._iothreads = balancer
+        if start_serving:
+            server._start_serving()
+            await tasks.sleep(0)  # as asyncio does: it serves when this returns
+        started: Server = server
+        return started
+
     def _start_serving(
         self,
         protocol_factory: Callable[[], BaseProtocol],
@@ -319,14 +346,17 @@ class Loop(SockMethods, _BaseEventLoop):
         context: Context | None = None,
     ) -> None:
         _set_nodelay(sock)  # inherited by accepted sockets
-        make_tls = None
-        if sslcontext:
-            timeouts = unix.tls_timeouts(ssl_handshake_timeout, ssl_shutdown_timeout)
+        timeouts = unix.tls_timeouts(ssl_handshake_timeout, ssl_shutdown_timeout)
+        make_tls = hand_over = None
+        balancer = getattr(server, "_iothreads", None)
+        if balancer is not None:
+            hand_over = elsewhere.HandOver(self, balancer, protocol_factory, sslcontext, timeouts, server)
+        elif sslcontext:
             make_tls = functools.partial(self._accepted_tls, sslcontext, timeouts)
         if hasattr(server, "_clients"):  # 3.12.1 on: a WeakSet, which costs as much per connection as accepting it
             server._clients = set()  # an open transport is held by the context anyway
         self._listeners[sock.fileno()] = Listener(
-            self.context, self, sock, protocol_factory, make_tls, server, backlog, context
+            self.context, self, sock, protocol_factory, make_tls, server, backlog, context, hand_over
         )
 
     def _stop_serving(self, sock: socket.socket) -> None:
@@ -348,7 +378,7 @@ class Loop(SockMethods, _BaseEventLoop):
         peername: Any,
         server: Any,
         context: Context | None,
-    ) -> None:
+    ) -> Any:
         waiter = self.create_future()
         transport = self._make_ssl_transport(
             sock,
@@ -362,6 +392,7 @@ class Loop(SockMethods, _BaseEventLoop):
             **timeouts,
         )
         waiter.add_done_callback(functools.partial(self._handshake_done, transport, protocol))
+        return transport
 
     def _handshake_done(self, transport: Any, protocol: BaseProtocol, waiter: Any) -> None:
         if waiter.cancelled():
@@ -414,8 +445,10 @@ class Loop(SockMethods, _BaseEventLoop):
         ssl_shutdown_timeout: float | None = None,
         start_serving: bool = True,
         cleanup_socket: bool = unix.CLEANUP_SOCKET,
+        iothreads: Iterable[elsewhere.ServingThread] | None = None,
     ) -> Server:
-        return await unix.create_unix_server(
+        balancer = None if iothreads is None else elsewhere.Balancer(iothreads)
+        server = await unix.create_unix_server(
             self,
             protocol_factory,
             path,
@@ -424,6 +457,7 @@ class Loop(SockMethods, _BaseEventLoop):
             ssl,
             ssl_handshake_timeout,
             ssl_shutdown_timeout,
-            start_serving,
+            start_serving and balancer is None,
             cleanup_socket,
         )
+        return server if balancer is None else await self._serve_elsewhere(server, balancer, start_serving)

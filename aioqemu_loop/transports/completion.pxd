@@ -25,4 +25,5 @@ cdef class SocketEngine(ReadinessEngine):
     cdef int deliver(self, Sink sink) except -1
 
 
+cdef int take_over(SocketEngine engine, SocketEngine old) except -1
 cdef SocketEngine new_socket_engine(AioContext context, Sink sink, int fd, int family, int proto)

@@ -195,6 +195,21 @@ cdef class SocketEngine(ReadinessEngine):
         return self.context.monitor.send_later(self, owner, data, <uint32_t>size, self.context.ready_list)
 
 
+cdef int take_over(SocketEngine engine, SocketEngine old) except -1:
+    """`engine` goes on where `old` was taken off its monitor: what came and was not handed over is handed over by it."""
+    while old.count:
+        old.hold()
+    engine.direct = old.direct
+    engine.held = old.held
+    engine.end = old.end
+    engine.bulk_left = old.bulk_left
+    if engine.end != NO_END:
+        engine.read_events = 0
+    old.held = None
+    old.sink = None
+    return 0
+
+
 cdef SocketEngine new_socket_engine(AioContext context, Sink sink, int fd, int family, int proto):
     """For a stream socket."""
     cdef SocketEngine engine = SocketEngine.__new__(SocketEngine)

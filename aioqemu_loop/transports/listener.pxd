@@ -10,6 +10,7 @@ cdef class Listener(OwnedHandler):
     cdef object make_tls
     cdef object server
     cdef object py_context
+    cdef object hand_over
     cdef bint shares_context
     cdef int family
     cdef int kind

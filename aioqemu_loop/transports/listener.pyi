@@ -18,5 +18,6 @@ class Listener(OwnedHandler):
         server: Any,
         backlog: int,
         py_context: Context | None,
+        hand_over: Callable[[socket.socket, Any, Context | None], None] | None = None,
     ) -> None: ...
     def close(self) -> None: ...

@@ -48,16 +48,18 @@ cdef tuple RESOURCE_ERRORS = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
 cdef class Listener(OwnedHandler):
     """Accepts on `sock` until close(). `make_tls(sock, protocol, peername, server, py_context)` is called instead of
     making a plain transport where it is not None. `py_context`: each connection's own context is a copy of it (3.15);
-    None: connections get copies of the current one."""
+    None: connections get copies of the current one. `hand_over(sock, peername, py_context)`, where it is not None, gets what
+    is accepted: protocol and transport are made elsewhere then."""
 
     def __init__(self, AioContext context not None, loop, sock, protocol_factory, make_tls, server, int backlog,
-                 py_context):
+                 py_context, hand_over=None):
         self.context = context
         self.ready = context.ready
         self.loop = loop
         self.sock = sock
         self.protocol_factory = protocol_factory
         self.make_tls = make_tls
+        self.hand_over = hand_over
         self.server = server
         self.backlog = backlog
         self.py_context = contextvars.copy_context() if py_context is None else py_context
@@ -105,6 +107,11 @@ cdef class Listener(OwnedHandler):
         protocol = None
         cdef bint taken = False
         try:
+            if self.hand_over is not None:
+                conn = socket.socket(self.family, self.kind, self.proto, fd)
+                taken = True
+                self.hand_over(conn, peername, py_context)
+                return
             protocol = self.protocol_factory()
             taken = True
             if self.make_tls is None:

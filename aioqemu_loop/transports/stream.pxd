@@ -32,6 +32,7 @@ cdef class StreamTransport(WritingTransport):
     cdef int hand_over(self, char *data, Py_ssize_t size, bytes owner) except -1
     cdef int on_eof(self) except -1
     cdef object get_socket(self)
+    cdef bint is_elsewhere(self, object method) except -1
     cdef int release_view(self) except -1
     cdef int wake_sendfile(self, object exc) except -1
     cdef int end_sendfile(self) except -1

@@ -310,8 +310,21 @@ cdef class StreamTransport(WritingTransport):
 
     # -- closing --
 
+    cdef bint is_elsewhere(self, object method) except -1:
+        """True where this is another thread than the transport's, which may have moved since somebody learned of it; its own
+        thread calls `method` then."""
+        if self.context.is_home():
+            return False
+        self._loop.call_soon_threadsafe(method)
+        return True
+
+    def abort(self):
+        if not self._conn_lost and self.is_elsewhere(self.abort):
+            return
+        WritingTransport.abort(self)
+
     def close(self):
-        if self.closing:
+        if self.closing or self.is_elsewhere(self.close):
             return
         self.flush_now()
         if self._conn_lost:

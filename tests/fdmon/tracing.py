@@ -22,7 +22,12 @@ PACKAGE_PARENT = str(Path(aioqemu_loop.__file__).parent.parent)
 
 
 def strace(script: str, *args: str, env: dict[str, str] | None = None) -> list[str]:
-    """The calls between the script's write of "BEGIN" and of "END" to fd 2, all threads', one per line.
+    """The calls between the script's write of "BEGIN" and of "END" to fd 2, all threads', one per line."""
+    return [call for _, call in strace_threads(script, *args, env=env)]
+
+
+def strace_threads(script: str, *args: str, env: dict[str, str] | None = None) -> list[tuple[int, str]]:
+    """The same as (thread id, call).
 
     Skips the test where there is no strace, or it may not trace; fails it in CI."""
     missing = pytest.fail if os.environ.get("CI") else pytest.skip
@@ -39,10 +44,10 @@ def strace(script: str, *args: str, env: dict[str, str] | None = None) -> list[s
         env={**os.environ, "PYTHONPATH": PACKAGE_PARENT, **(env or {})},
     )
     assert result.returncode == 0, result.stderr
-    lines = [line.split(maxsplit=1)[1] for line in result.stdout.splitlines() if " " in line]
-    begin = next(i for i, line in enumerate(lines) if line.startswith('write(2, "BEGIN'))
-    end = next(i for i, line in enumerate(lines) if line.startswith('write(2, "END'))
-    return lines[begin + 1 : end]
+    lines = [line.split(maxsplit=1) for line in result.stdout.splitlines() if " " in line]
+    begin = next(i for i, line in enumerate(lines) if line[1].startswith('write(2, "BEGIN'))
+    end = next(i for i, line in enumerate(lines) if line[1].startswith('write(2, "END'))
+    return [(int(thread), call) for thread, call in lines[begin + 1 : end]]
 
 
 def names(lines: list[str]) -> list[str]:

@@ -1,0 +1,862 @@
+"""adopt(): a connection goes on in another thread, and nothing is lost, doubled or reordered."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import functools
+import socket
+import threading
+
+import pytest
+
+PATIENCE = 15.0
+
+
+def numbers(first, last):
+    return b"".join(b"%07d\n" % i for i in range(first, last))
+
+
+def tcp_pair():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        peer, _ = listener.accept()
+    return ours, peer
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def pair(request):
+    """(socket for a transport, plain blocking peer with a timeout)."""
+    ours, peer = tcp_pair() if request.param == "tcp" else socket.socketpair()
+    ours.setblocking(False)
+    peer.settimeout(PATIENCE)
+    for sock in (ours, peer):  # so that what tests call much does not fit
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+    with ours, peer:
+        yield ours, peer
+
+
+class Recorder(asyncio.Protocol):
+    """Notes what it is told, and in which thread."""
+
+    def __init__(self):
+        self.data = bytearray()
+        self.calls = []
+        self.changed = threading.Condition()
+
+    def note(self, name, *args):
+        with self.changed:
+            self.calls.append((name, threading.get_native_id(), *args))
+            self.changed.notify_all()
+
+    def until(self, condition):
+        with self.changed:
+            assert self.changed.wait_for(lambda: condition(self), PATIENCE), (self.calls[-5:], len(self.data))
+
+    async def until_in_executor(self, condition):
+        await asyncio.get_running_loop().run_in_executor(None, self.until, condition)
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.note("connection_made")
+
+    def data_received(self, data):
+        self.data += data
+        self.note("data_received", len(data))
+
+    def eof_received(self):
+        self.note("eof_received")
+        return True
+
+    def pause_writing(self):
+        self.note("pause_writing")
+
+    def resume_writing(self):
+        self.note("resume_writing")
+
+    def connection_lost(self, exc):
+        self.note("connection_lost", exc)
+
+    def where(self, name):
+        """The thread of the one call of this name."""
+        (thread,) = [call[1] for call in self.calls if call[0] == name]
+        return thread
+
+
+class BufferedRecorder(Recorder, asyncio.BufferedProtocol):
+    def __init__(self):
+        super().__init__()
+        self.buffer = bytearray(10_000)
+
+    def get_buffer(self, sizehint):
+        return self.buffer
+
+    def buffer_updated(self, count):
+        self.data_received(bytes(self.buffer[:count]))
+
+
+async def connect(sock, protocol):
+    transport, _ = await asyncio.get_running_loop().create_connection(lambda: protocol, sock=sock)
+    return transport
+
+
+async def call(function, *args):
+    """As a coroutine, for run()."""
+    return function(*args)
+
+
+@pytest.mark.parametrize("protocol_class", [Recorder, BufferedRecorder])
+def test_it_goes_on_in_the_thread(iothread, run, pair, protocol_class):
+    ours, peer = pair
+    protocol = protocol_class()
+
+    async def main():
+        transport = await connect(ours, protocol)
+        peer.sendall(b"before ")
+        await protocol.until_in_executor(lambda it: it.data == b"before ")
+        transport.write(b"one ")
+        await iothread.adopt(transport)
+        peer.sendall(b"after")
+        await protocol.until_in_executor(lambda it: it.data == b"before after")
+        await iothread.run(call(transport.write, b"two"))
+        assert transport.get_protocol() is protocol
+        assert len(iothread.connections) == 1
+
+    run(main())
+    assert read_exactly(peer, 7) == b"one two"
+    assert protocol.calls[-1][:2] == ("data_received", iothread.thread_id)
+    peer.shutdown(socket.SHUT_WR)
+    protocol.until(lambda it: it.calls[-1][0] == "eof_received")
+    iothread.submit(call(protocol.transport.close)).result(PATIENCE)
+    protocol.until(lambda it: it.calls[-1][0] == "connection_lost")
+    assert protocol.where("eof_received") == protocol.where("connection_lost") == iothread.thread_id
+    iothread.submit(asyncio.sleep(0)).result(PATIENCE)
+    assert not iothread.connections
+    assert peer.recv(1) == b""
+
+
+def read_exactly(sock, size):
+    data = b""
+    while len(data) < size:
+        more = sock.recv(size - len(data))
+        assert more, f"the end after {len(data)} bytes"
+        data += more
+    return data
+
+
+class Carried(asyncio.Protocol):
+    """A connection that is moved while both directions carry numbers, as much as the peer takes."""
+
+    def __init__(self, limit):
+        self.limit = limit
+        self.sent = 0
+        self.paused = False
+        self.received = bytearray()
+        self.threads = set()
+        self.lost = threading.Event()
+        self.whole = threading.Event()
+        self.expected = None
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def go_on(self):
+        """Write until told to pause."""
+        while not self.paused and self.sent < self.limit:
+            last = min(self.sent + 500, self.limit)
+            first, self.sent = self.sent, last
+            self.transport.write(numbers(first, last))
+
+    def data_received(self, data):
+        self.threads.add(threading.get_native_id())
+        self.received += data
+        if len(self.received) == self.expected:
+            self.whole.set()
+
+    def pause_writing(self):
+        self.paused = True
+
+    def resume_writing(self):
+        self.paused = False
+        self.go_on()
+
+    def connection_lost(self, exc):
+        self.lost.set()
+
+
+class BufferedCarried(Carried, asyncio.BufferedProtocol):
+    def __init__(self, limit):
+        super().__init__(limit)
+        self.buffer = bytearray(7_000)
+
+    def get_buffer(self, sizehint):
+        return self.buffer
+
+    def buffer_updated(self, count):
+        self.data_received(self.buffer[:count])
+
+
+MOVES = 50
+
+
+class Pace:
+    """Keeps two streams and the moves together: none is more than two steps of bytes ahead of the moves, and each move
+    waits until both have come as far as the last."""
+
+    def __init__(self, step):
+        self.step = step
+        self.moves = 0
+        self.sizes = {"sent": 0, "heard": 0}
+        self.changed = threading.Condition()
+
+    def keep(self, name, size):
+        with self.changed:
+            self.sizes[name] = size
+            self.changed.notify_all()
+            may_go_on = self.changed.wait_for(
+                lambda: self.moves == MOVES or size < (self.moves + 2) * self.step, PATIENCE
+            )
+            assert may_go_on
+
+    def moved(self):
+        with self.changed:
+            self.moves += 1
+            self.changed.notify_all()
+            assert self.changed.wait_for(lambda: min(self.sizes.values()) >= (self.moves - 1) * self.step, PATIENCE)
+
+
+@pytest.mark.parametrize("protocol_class", [Carried, BufferedCarried])
+def test_a_connection_moved_back_and_forth_under_load_loses_nothing(new_iothread, pair, protocol_class):
+    one, other = new_iothread("one"), new_iothread("other")
+    ours, peer = pair
+    count = 500_000  # 4 MB each way
+    protocol = protocol_class(count)
+    protocol.expected = count * 8
+    heard = bytearray()
+    pace = Pace(step=count * 8 // MOVES)
+
+    def send():
+        # In pieces of all sizes, so that moves fall between and into them.
+        for i in range(0, count, 1000):
+            data = numbers(i, i + 1000)
+            cut = i * 7919 % len(data)
+            peer.sendall(data[:cut])
+            peer.sendall(data[cut:])
+            pace.keep("sent", (i + 1000) * 8)
+
+    def hear():
+        while len(heard) < count * 8:
+            data = peer.recv(50_000)
+            if not data:
+                break
+            heard.extend(data)
+            pace.keep("heard", len(heard))
+
+    threads = [threading.Thread(target=send), threading.Thread(target=hear)]
+    transport = one.submit(connect(ours, protocol)).result(PATIENCE)
+    for thread in threads:
+        thread.start()
+    one.submit(call(protocol.go_on)).result(PATIENCE)
+    here, there = one, other
+    for _ in range(MOVES):
+        here.submit(there.adopt(transport)).result(PATIENCE)
+        here, there = there, here
+        assert not there.connections
+        pace.moved()
+    for thread in threads:
+        thread.join(2 * PATIENCE)
+        assert not thread.is_alive(), (len(heard), len(protocol.received))
+    assert protocol.whole.wait(PATIENCE)
+    assert protocol.received == numbers(0, count)
+    assert heard == numbers(0, count)
+    assert protocol.threads == {one.thread_id, other.thread_id}
+    here.submit(call(transport.close)).result(PATIENCE)
+    assert protocol.lost.wait(PATIENCE)
+
+
+class Echo(Recorder):
+    def data_received(self, data):
+        self.data += data
+        self.transport.write(data)
+
+
+def test_a_connection_that_carries_little_at_a_time_loses_nothing(new_iothread, pair):
+    """Never so much at once that it is read as bulk: on io_uring a receive is armed at each move, and may have more."""
+    one, other = new_iothread("one"), new_iothread("other")
+    ours, peer = pair
+    protocol = Echo()
+    window = 3  # messages on their way
+    stop = threading.Event()
+    counts = {"sent": 0, "heard": 0}
+
+    def talk():
+        while counts["heard"] < counts["sent"] or not stop.is_set():
+            while counts["sent"] < counts["heard"] + window and not stop.is_set():
+                peer.sendall(numbers(counts["sent"], counts["sent"] + 1))
+                counts["sent"] += 1
+            if counts["heard"] < counts["sent"]:
+                assert read_exactly(peer, 8) == numbers(counts["heard"], counts["heard"] + 1)
+                counts["heard"] += 1
+
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        transport = one.submit(connect(ours, protocol)).result(PATIENCE)
+        talking = executor.submit(talk)
+        here, there = one, other
+        try:
+            for _ in range(10 * MOVES):
+                here.submit(there.adopt(transport)).result(PATIENCE)
+                here, there = there, here
+        finally:
+            stop.set()
+        talking.result(2 * PATIENCE)
+    assert protocol.data == numbers(0, counts["sent"])
+    here.submit(call(transport.close)).result(PATIENCE)
+    protocol.until(lambda it: it.calls[-1][0] == "connection_lost")
+
+
+def test_many_connections_moved_at_once(new_iothread, fdmon):
+    """On io_uring the output of several goes out together, which a move must not tear apart."""
+    one, other = new_iothread("one"), new_iothread("other")
+    pairs = [tcp_pair() for _ in range(20)]
+    protocols = [Recorder() for _ in pairs]
+
+    async def begin():
+        for (ours, _), protocol in zip(pairs, protocols, strict=True):
+            ours.setblocking(False)
+            await connect(ours, protocol)
+
+    async def move(target, round_number):
+        # All in one batch: written, and moved before the batch is over.
+        async def one_of_them(protocol):
+            protocol.transport.write(b"%d," % round_number)
+            await target.adopt(protocol.transport)
+
+        await asyncio.gather(*map(one_of_them, protocols))
+
+    with contextlib.ExitStack() as stack:
+        for ours, peer in pairs:
+            stack.enter_context(ours)
+            stack.enter_context(peer)
+            peer.settimeout(PATIENCE)
+        one.submit(begin()).result(PATIENCE)
+        here, there = one, other
+        for i in range(20):
+            for _, peer in pairs:
+                peer.sendall(b"%d;" % i)
+            here.submit(move(there, i)).result(PATIENCE)
+            here, there = there, here
+        out = b"".join(b"%d," % i for i in range(20))
+        for (_, peer), protocol in zip(pairs, protocols, strict=True):
+            assert read_exactly(peer, len(out)) == out
+            protocol.until(lambda it: it.data == out.replace(b",", b";"))
+        assert len(here.connections) == 20
+
+        async def end():
+            for protocol in protocols:
+                protocol.transport.abort()
+
+        here.submit(end()).result(PATIENCE)
+        for protocol in protocols:
+            protocol.until(lambda it: it.calls[-1][0] == "connection_lost")
+
+
+def test_one_that_is_paused_stays_paused(iothread, run, pair):
+    ours, peer = pair
+    protocol = Recorder()
+
+    async def main():
+        transport = await connect(ours, protocol)
+        peer.sendall(b"first")
+        await protocol.until_in_executor(lambda it: it.data == b"first")
+        transport.pause_reading()
+        peer.sendall(b" second")
+        await iothread.adopt(transport)
+        peer.sendall(b" third")
+        for _ in range(10):
+            await iothread.run(asyncio.sleep(0))
+        assert protocol.data == b"first"
+        assert not transport.is_reading()
+        await iothread.run(call(transport.resume_reading))
+        await protocol.until_in_executor(lambda it: it.data == b"first second third")
+
+    run(main())
+    assert protocol.calls[-1][1] == iothread.thread_id
+    iothread.submit(call(protocol.transport.close)).result(PATIENCE)
+    protocol.until(lambda it: it.calls[-1][0] == "connection_lost")
+
+
+def test_the_end_of_the_stream_that_came_while_paused_is_told_there(iothread, run, pair):
+    ours, peer = pair
+    protocol = Recorder()
+
+    async def main():
+        transport = await connect(ours, protocol)
+        transport.pause_reading()
+        peer.sendall(b"last words")
+        peer.shutdown(socket.SHUT_WR)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        await iothread.adopt(transport)
+        assert [name for name, *_ in protocol.calls] == ["connection_made"]
+        await iothread.run(call(transport.resume_reading))
+        await protocol.until_in_executor(lambda it: it.calls[-1][0] == "eof_received")
+
+    run(main())
+    assert protocol.data == b"last words"
+    assert protocol.where("eof_received") == iothread.thread_id
+    iothread.submit(call(protocol.transport.close)).result(PATIENCE)
+    protocol.until(lambda it: it.calls[-1][0] == "connection_lost")
+
+
+def test_the_end_of_the_stream_is_told_once(iothread, run, pair):
+    ours, peer = pair
+    protocol = Recorder()
+
+    async def main():
+        transport = await connect(ours, protocol)
+        peer.shutdown(socket.SHUT_WR)
+        await protocol.until_in_executor(lambda it: it.calls[-1][0] == "eof_received")
+        await iothread.adopt(transport)
+        await iothread.run(call(transport.write, b"half closed"))
+        assert await asyncio.get_running_loop().run_in_executor(None, read_exactly, peer, 11) == b"half closed"
+        for _ in range(10):
+            await iothread.run(asyncio.sleep(0))
+        await iothread.run(call(transport.close))
+        await protocol.until_in_executor(lambda it: it.calls[-1][0] == "connection_lost")
+
+    run(main())
+    assert [call[0] for call in protocol.calls] == ["connection_made", "eof_received", "connection_lost"]
+
+
+def test_output_that_is_queued_is_sent_from_there(iothread, run, pair):
+    ours, peer = pair
+    protocol = Recorder()
+    data = numbers(0, 500_000)
+
+    async def main():
+        transport = await connect(ours, protocol)
+        transport.set_write_buffer_limits(high=200_000, low=1000)
+        transport.write(data)
+        assert transport.get_write_buffer_size() > 200_000
+        assert protocol.calls[-1][0] == "pause_writing"
+        await iothread.adopt(transport)
+        assert transport.get_write_buffer_limits() == (1000, 200_000)
+        assert transport.is_reading()
+
+    run(main())
+    assert read_exactly(peer, len(data)) == data
+    protocol.until(lambda it: it.calls[-1][0] == "resume_writing")
+    assert protocol.where("resume_writing") == iothread.thread_id
+    iothread.submit(call(protocol.transport.close)).result(PATIENCE)
+    protocol.until(lambda it: it.calls[-1][0] == "connection_lost")
+
+
+def test_the_old_threads_batch_has_nothing_more_to_do_with_it(iothread, run, pair):
+    """What its batch has written is sent before the move; the rest of the batch, however long, holds up nothing."""
+    ours, peer = pair
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        transport = await connect(ours, Recorder())
+
+        def use_there():
+            iothread.submit(call(transport.write, b"new")).result(PATIENCE)
+            assert read_exactly(peer, 7) == b"old new"
+            used.set_result(None)
+
+        used = loop.create_future()
+        loop.call_soon(loop.call_soon, transport.write, b"old ")
+        moving = asyncio.ensure_future(iothread.adopt(transport))
+        loop.call_soon(loop.call_soon, use_there)  # in one batch: write, move, use
+        await moving
+        await used
+        transport.close()
+
+    run(main())
+
+
+def test_write_eof_with_output_queued_follows_it(iothread, run, pair):
+    ours, peer = pair
+    protocol = Recorder()
+    data = numbers(0, 300_000)
+
+    async def main():
+        transport = await connect(ours, protocol)
+        transport.write(data)
+        transport.write_eof()
+        await iothread.adopt(transport)
+
+    run(main())
+    assert read_exactly(peer, len(data)) == data
+    assert peer.recv(1) == b""
+    iothread.submit(call(protocol.transport.close)).result(PATIENCE)
+    protocol.until(lambda it: it.calls[-1][0] == "connection_lost")
+
+
+def test_it_can_be_asked_for_in_connection_made(iothread, run, pair):
+    ours, peer = pair
+    asked = []
+
+    class Mover(Recorder):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            asked.append(asyncio.ensure_future(iothread.adopt(transport)))
+
+    protocol = Mover()
+    peer.sendall(b"early")
+
+    async def main():
+        await connect(ours, protocol)
+        await asked[0]
+        peer.sendall(b" late")
+        await protocol.until_in_executor(lambda it: it.data == b"early late")
+        assert protocol.where("connection_made") == threading.get_native_id()
+
+    run(main())
+    assert protocol.calls[-1][1] == iothread.thread_id
+    iothread.submit(call(protocol.transport.close)).result(PATIENCE)
+    protocol.until(lambda it: it.calls[-1][0] == "connection_lost")
+
+
+@pytest.mark.parametrize("method", ["close", "abort"])
+def test_close_and_abort_of_the_old_thread_are_done_in_the_new(iothread, run, pair, method):
+    ours, _ = pair
+    protocol = Recorder()
+
+    async def main():
+        transport = await connect(ours, protocol)
+        await iothread.adopt(transport)
+        getattr(transport, method)()
+        await protocol.until_in_executor(lambda it: it.calls[-1][0] == "connection_lost")
+
+    run(main())
+    assert protocol.where("connection_lost") == iothread.thread_id
+
+
+def test_adopting_what_is_there_already_changes_nothing(iothread, pair):
+    ours, peer = pair
+    protocol = Recorder()
+
+    async def main():
+        transport = await connect(ours, protocol)
+        await iothread.adopt(transport)
+        peer.sendall(b"x")
+        await protocol.until_in_executor(lambda it: it.data == b"x")
+        transport.close()
+        await protocol.until_in_executor(lambda it: it.calls[-1][0] == "connection_lost")
+
+    iothread.submit(main()).result(PATIENCE)
+
+
+def test_a_thread_that_stops_closes_what_it_adopted(iothread, run, pair):
+    ours, peer = pair
+    protocol = Recorder()
+
+    async def main():
+        await iothread.adopt(await connect(ours, protocol))
+
+    run(main())
+    iothread.stop()
+    assert protocol.where("connection_lost") == iothread.thread_id
+    assert peer.recv(1) == b""
+
+
+# -- servers --
+
+
+def test_the_server_goes_on_counting(pool, run):
+    made = []
+
+    def factory():
+        made.append(Recorder())
+        return made[-1]
+
+    def active(server):
+        return server._active_count if hasattr(server, "_active_count") else len(server._clients)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(factory, "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname(), PATIENCE) as peer:
+            while not made or not made[0].calls:
+                await asyncio.sleep(0.001)
+            transport = made[0].transport
+            assert active(server) == 1
+            await pool[0].adopt(transport)
+            assert active(server) == 1
+            for i in range(10):
+                await pool[i % 3].run(pool[(i + 1) % 3].adopt(transport))
+                assert active(server) == 1
+            assert [len(thread.connections) for thread in pool] == [0, 1, 0]
+            peer.sendall(b"x")
+            await made[0].until_in_executor(lambda it: it.data == b"x")
+        made[0].transport.close()
+        await made[0].until_in_executor(lambda it: it.calls[-1][0] == "connection_lost")
+        while active(server):
+            await asyncio.sleep(0.001)
+        server.close()
+        await server.wait_closed()
+
+    run(main())
+    assert made[0].where("connection_lost") == pool[1].thread_id
+
+
+def test_a_closed_servers_connections_can_still_move(iothread, run):
+    made = []
+
+    def factory():
+        made.append(Recorder())
+        return made[-1]
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(factory, "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname(), PATIENCE) as peer:
+            while not made or not made[0].calls:
+                await asyncio.sleep(0.001)
+            server.close()
+            await iothread.adopt(made[0].transport)
+            peer.sendall(b"x")
+            await made[0].until_in_executor(lambda it: it.data == b"x")
+        made[0].transport.close()
+        await asyncio.wait_for(server.wait_closed(), PATIENCE)
+
+    run(main())
+    made[0].until(lambda it: it.calls[-1][0] == "connection_lost")
+
+
+def test_a_servers_connection_lost_while_it_moves(pool, run):
+    """Whichever thread sees the end, the books come out even."""
+    made = []
+
+    def factory():
+        made.append(Recorder())
+        return made[-1]
+
+    def active(server):
+        return server._active_count if hasattr(server, "_active_count") else len(server._clients)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(factory, "127.0.0.1", 0)
+        for i in range(60):
+            with socket.create_connection(server.sockets[0].getsockname(), PATIENCE) as peer:
+                while len(made) <= i or not made[i].calls:
+                    await asyncio.sleep(0.001)
+                transport = made[i].transport
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                moving = asyncio.ensure_future(pool[i % 3].adopt(transport))
+                for _ in range(i % 4):
+                    await asyncio.sleep(0)
+            with contextlib.suppress(RuntimeError):
+                await moving
+            await made[i].until_in_executor(lambda it: it.calls[-1][0] == "connection_lost")
+        while active(server) or any(thread.connections for thread in pool):
+            await asyncio.sleep(0.001)
+        server.close()
+        await server.wait_closed()
+
+    run(main())
+
+
+# -- what cannot be moved --
+
+
+def test_other_things_are_refused(iothread, run, pair, tls):
+    ours, peer = pair
+    protocol = Recorder()
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        datagrams, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, ("127.0.0.1", 0))
+        for thing in (None, 3, datagrams):
+            with pytest.raises(TypeError, match="stream transport was expected"):
+                await iothread.adopt(thing)
+        datagrams.close()
+        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=tls[0])
+        secure, _ = await loop.create_connection(
+            asyncio.Protocol, *server.sockets[0].getsockname(), ssl=tls[1], server_hostname="localhost"
+        )
+        with pytest.raises(TypeError, match="stream transport was expected"):
+            await iothread.adopt(secure)
+        secure.abort()
+        server.close()
+
+        transport = await connect(ours, protocol)
+        iothread.stop()
+        with pytest.raises(RuntimeError, match="not running"):
+            await iothread.adopt(transport)
+        peer.sendall(b"still here")
+        await protocol.until_in_executor(lambda it: it.data == b"still here")
+        transport.close()
+        with pytest.raises(RuntimeError, match="closing"):
+            await iothread.adopt(transport)
+        await protocol.until_in_executor(lambda it: it.calls[-1][0] == "connection_lost")
+        with pytest.raises(RuntimeError, match="closing"):
+            await iothread.adopt(transport)
+
+    run(main())
+    assert protocol.where("connection_lost") == protocol.where("connection_made")
+
+
+def test_another_loops_transport_is_refused(new_iothread, run, pair):
+    ours, _ = pair
+    one, other = new_iothread("one"), new_iothread("other")
+    protocol = Recorder()
+
+    async def main():
+        transport = await one.run(connect(ours, protocol))
+        with pytest.raises(RuntimeError, match="another loop"):
+            await other.adopt(transport)
+        await one.run(call(transport.close))
+
+    run(main())
+
+
+def test_the_standard_librarys_transports_are_refused(iothread, pair):
+    ours, _ = pair
+
+    async def main():
+        transport = await connect(ours, Recorder())
+        with pytest.raises(TypeError, match="stream transport was expected"):
+            await iothread.adopt(transport)
+        transport.close()
+        await asyncio.sleep(0)
+
+    loop = asyncio.SelectorEventLoop()
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+
+def test_one_that_sends_a_file_is_refused(iothread, run, pair, tmp_path):
+    ours, peer = pair
+    path = tmp_path / "file"
+    path.write_bytes(numbers(0, 300_000))
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        transport = await connect(ours, Recorder())
+        with path.open("rb") as file:
+            sending = asyncio.ensure_future(loop.sendfile(transport, file))
+            await asyncio.sleep(0)
+            with pytest.raises(RuntimeError, match="sends a file"):
+                await iothread.adopt(transport)
+            received = loop.run_in_executor(None, read_exactly, peer, 300_000 * 8)
+            assert await sending == 300_000 * 8
+            assert await received == numbers(0, 300_000)
+        await iothread.adopt(transport)
+        await iothread.run(call(transport.close))
+
+    run(main())
+
+
+# -- asyncio's streams --
+
+
+def test_streams_move_along(iothread, run, pair):
+    ours, peer = pair
+
+    async def talk(reader, writer):
+        assert asyncio.get_running_loop() is iothread.loop
+        assert await reader.readexactly(6) == b"before"
+        writer.write(b"over there")
+        await writer.drain()
+        assert await reader.readline() == b" and after\n"
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        reader, writer = await asyncio.open_connection(sock=ours)
+        peer.sendall(b"before")
+        await iothread.adopt(writer.transport)
+        talking = asyncio.ensure_future(iothread.run(talk(reader, writer)))
+        assert await loop.run_in_executor(None, read_exactly, peer, 10) == b"over there"
+        peer.sendall(b" and after\n")
+        peer.shutdown(socket.SHUT_WR)
+        await asyncio.wait_for(talking, PATIENCE)
+
+    run(main())
+
+
+def test_streams_of_a_server_move_along(iothread, run):
+    served = []
+
+    async def serve(reader, writer):
+        assert asyncio.get_running_loop() is iothread.loop
+        served.append(await reader.readline())
+        writer.write(b"moved\n")
+        writer.close()
+        await writer.wait_closed()
+
+    async def accepted(reader, writer):
+        await iothread.adopt(writer.transport)
+        await iothread.run(serve(reader, writer))
+
+    async def main():
+        server = await asyncio.start_server(accepted, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"hello\n")
+        assert await reader.read() == b"moved\n"
+        writer.close()
+        server.close()
+        await server.wait_closed()
+
+    run(main())
+    assert served == [b"hello\n"]
+
+
+def test_a_handler_that_fails_after_the_move_closes_the_connection(iothread, run):
+    """asyncio closes the transport where a handler failed (3.12), in the handler's thread."""
+    told = []
+
+    async def accepted(reader, writer):
+        await iothread.adopt(writer.transport)
+        writer.close()
+        raise ZeroDivisionError("the handler")
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda _, details: told.append(details))
+        server = await asyncio.start_server(accepted, "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
+        writer.close()
+        server.close()
+        await server.wait_closed()
+
+    run(main())
+    iothread.errors.clear()
+
+
+@pytest.mark.parametrize("waits", ["read", "drain", "wait_closed"])
+def test_streams_in_which_somebody_waits_are_refused(iothread, run, pair, waits):
+    ours, peer = pair
+
+    async def main():
+        reader, writer = await asyncio.open_connection(sock=ours)
+        if waits == "read":
+            waiting = asyncio.ensure_future(reader.readexactly(4))
+        elif waits == "drain":
+            writer.write(numbers(0, 500_000))
+            waiting = asyncio.ensure_future(writer.drain())
+        else:
+            waiting = asyncio.ensure_future(writer.wait_closed())
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="somebody waits"):
+            await iothread.adopt(writer.transport)
+        heard = asyncio.get_running_loop().run_in_executor(
+            None, functools.partial(read_exactly, peer, 500_000 * 8 if waits == "drain" else 0)
+        )
+        peer.sendall(b"four")
+        if waits == "wait_closed":
+            writer.close()
+        await asyncio.wait_for(waiting, PATIENCE)
+        assert await heard == (numbers(0, 500_000) if waits == "drain" else b"")
+        writer.close()
+
+    run(main())
