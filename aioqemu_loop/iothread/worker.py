@@ -117,8 +117,9 @@ class Worker:
         """QEMU's iothread_run: by itself, and by GLib's main loop once somebody has asked for its context."""
         try:
             while self.running:
-                self._run_loop()
-                if self.running and self._main_context is not None:
+                if self._main_context is None:
+                    self._run_loop()
+                else:
                     self._run_glib()
         except Exception as exc:  # the monitor cannot go on
             with self._lock:

@@ -26,6 +26,7 @@ def GLib():
         (pytest.fail if os.environ.get("CI") else pytest.skip)("PyGObject is not installed")
     from gi.repository import GLib
 
+    GLib.MainContext.default()  # has an eventfd, once and for all
     return GLib
 
 
@@ -182,7 +183,8 @@ PUZZLE = """
 
     main = aioqemu_loop.new_event_loop(g_source=True)
     # Poll mode would look without sleeping.
-    with aioqemu_loop.IOThread("monitor", poll_max_ns=0) as monitor, aioqemu_loop.IOThread("worker", poll_max_ns=0) as worker:
+    IOThread = aioqemu_loop.IOThread
+    with IOThread("monitor", poll_max_ns=0) as monitor, IOThread("worker", poll_max_ns=0) as worker:
         main.run_until_complete(together(monitor, worker))
         ids = threading.get_native_id(), monitor.thread_id, worker.thread_id
         os.write(2, b"BEGIN")
