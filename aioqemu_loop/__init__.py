@@ -11,6 +11,16 @@ from aioqemu_loop.iothread.pool import IOThreadPool
 from aioqemu_loop.loop.loop import Loop
 from aioqemu_loop.policy import EventLoopPolicy, install, new_event_loop, run
 
+
+def __getattr__(name: str) -> object:
+    # Needs PyGObject, and takes time to import.
+    if name == "glib":
+        import importlib
+
+        return importlib.import_module("aioqemu_loop.glib")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
     "AioContext",
     "EventLoopPolicy",
