@@ -97,11 +97,11 @@ class Worker:
 
     def get_g_main_context(self) -> Any:
         """A GLib.MainContext that the thread iterates from now on, soon. Thread-safe."""
-        from aioqemu_loop import glib
+        from aioqemu_loop.glib import main_loop
 
         def note() -> None:
             if self._main_context is None:
-                self._main_context = glib.new_main_context()
+                self._main_context = main_loop.new_main_context()
 
         self.hand_in(self._change_route, first=note)
         return self._main_context
@@ -144,11 +144,11 @@ class Worker:
 
     def _run_glib(self) -> None:
         """GLib's main loop, with the loop among the main context's sources."""
-        from aioqemu_loop import glib
+        from aioqemu_loop.glib import main_loop
 
         if not self.loop.context.g_source_mode:
             self.loop.use_g_source()
-        glib.run_attached(self.loop, self._main_context)
+        main_loop.run_attached(self.loop, self._main_context)
 
     def _run_until(self, done: Callable[[], bool]) -> None:
         while not done():

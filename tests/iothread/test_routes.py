@@ -26,7 +26,9 @@ def GLib():
         (pytest.fail if os.environ.get("CI") else pytest.skip)("PyGObject is not installed")
     from gi.repository import GLib
 
-    GLib.MainContext.default()  # has an eventfd, once and for all
+    # What is opened once and for all: an eventfd, and libffi's own file for its first closure.
+    GLib.MainContext.default()
+    GLib.idle_source_new().set_callback(lambda *_: False)
     return GLib
 
 

@@ -54,7 +54,7 @@ def test_files_stay_small(path: Path) -> None:
 
 
 def test_no_text_includes_and_no_void_that_swallows_exceptions() -> None:
-    for path in PACKAGE.rglob("*.p[xy]*"):
+    for path in sources():
         text = path.read_text()
         assert not re.search(r'^include "', text, re.MULTILINE), path
         for line in re.findall(r"^\s*cdef (?:inline )?void \w+\(.*", text, re.MULTILINE):
