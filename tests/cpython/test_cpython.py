@@ -21,7 +21,8 @@ FILES = list(modules())
 PAIRS = [(file, fdmon) for file in FILES for fdmon in (BACKENDS if file not in WITHOUT_LOOP else ["poll"])]
 
 # Where an outside main loop drives ours: what says most about a loop.
-OUTSIDE = [(file, guest) for file in ("base_events", "events", "sock_lowlevel", "streams") for guest in GUESTS]
+OUTSIDE = [("events", guest) for guest in GUESTS]
+OUTSIDE += [(file, "g_source-io_uring") for file in ("base_events", "sock_lowlevel", "streams")]
 
 # A test waits for its run and for those before it.
 pytestmark = pytest.mark.timeout(900)
