@@ -13,6 +13,7 @@ cdef class Handle(Runnable):
     cdef public object _source_traceback
     cdef readonly object _repr
     cdef readonly bint _cancelled
+    cdef int depth
 
     cdef int report(self) except -1
     cdef int keep_repr(self) except -1

@@ -24,6 +24,7 @@ cdef extern from "Python.h":
     int PyContext_Enter(object context)
     int PyContext_Exit(object context)
     object PyContext_CopyCurrent()
+    void PyErr_Clear()
 
 cdef extern from *:
     """
@@ -56,16 +57,23 @@ cdef class Handle(Runnable):
 
     cdef int run(self) except -1:
         cdef PyObject *result
+        cdef bint entered
         if self._cancelled:
             return 0
         # The callback may cancel this handle, which drops the handle's own references.
         cdef object callback = self._callback
         cdef object context = self._context
         cdef tuple args = self._args
-        if PyContext_Enter(context) < 0:  # already entered: somebody passed the context that is running
-            return self.report()
+        entered = PyContext_Enter(context) == 0
+        if not entered:
+            if self.depth == 0:  # somebody passed the context that is running
+                return self.report()
+            PyErr_Clear()  # a reader's callback that runs a nested loop, in which the fd is ready again
+        self.depth += 1
         result = PyObject_Vectorcall(callback, tuple_items(args, 0), PyTuple_GET_SIZE(args), NULL)
-        PyContext_Exit(context)
+        self.depth -= 1
+        if entered:
+            PyContext_Exit(context)
         if result == NULL:
             return self.report()
         Py_DECREF(<object>result)
