@@ -18,6 +18,7 @@ cdef class IOUringFDMon(FDMon):
     cdef readonly Ring ring
     cdef SlotTable slots
     cdef list submit_list
+    cdef Py_ssize_t tidy_at
     cdef uint64_t owner
     cdef int owner_tid
     cdef BufferRing buffers
@@ -37,6 +38,7 @@ cdef class IOUringFDMon(FDMon):
     cdef Ring event_ring
 
     cdef int mark_dirty(self, AioHandler handler) except -1
+    cdef int tidy(self) except -1
     cdef int own(self) except -1
     cdef bint is_owner(self) noexcept
     cdef int drop_ring(self) except -1

@@ -80,6 +80,9 @@ cdef uint64_t IGNORED = 0
 # user_data of a send: this, and its place in `sends`. No token has it.
 cdef uint64_t SEND_BIT = 1ull << 63
 
+# The submit list is looked through when it has grown to this, then when it has doubled.
+cdef Py_ssize_t TIDY_MIN = 1024
+
 
 cdef class IOUringFDMon(FDMon):
     name = "io_uring"
@@ -89,6 +92,7 @@ cdef class IOUringFDMon(FDMon):
         self.gathers = True
         self.slots = SlotTable()
         self.submit_list = []
+        self.tidy_at = TIDY_MIN
         self.outside = {}
         self.senders = [None] * MAX_SENDS
         self.payloads = [None] * MAX_SENDS
@@ -119,8 +123,24 @@ cdef class IOUringFDMon(FDMon):
 
     cdef int mark_dirty(self, AioHandler handler) except -1:
         if not handler.mon_dirty:
+            if len(self.submit_list) >= self.tidy_at:
+                self.tidy()
             self.submit_list.append(handler)
             handler.mon_dirty = True
+        return 0
+
+    cdef int tidy(self) except -1:
+        """Forget those that came and went before the kernel heard of them: they would pile up until the next wait()."""
+        cdef AioHandler handler
+        cdef list keep = []
+        for item in self.submit_list:
+            handler = <AioHandler>item
+            if handler.mon_registered or handler.mon_token:
+                keep.append(handler)
+            else:
+                handler.mon_dirty = False
+        self.submit_list = keep
+        self.tidy_at = max(TIDY_MIN, 2 * len(keep))
         return 0
 
     cdef int receive(self, AioHandler handler, bint on) except -1:
