@@ -41,6 +41,7 @@ cdef class SocketEngine(ReadinessEngine):
         cdef bint receives = self.reading and not self.direct and not self.bulk_left and self.end == NO_END
         if receives != self.receives:
             self.context.monitor.receive(self, receives)
+            self.context.tell_sleeper()
         return 0
 
     cdef int read_on(self) except -1:
