@@ -116,7 +116,9 @@ class Loop(SockMethods, _BaseEventLoop):
         """An outside main loop begins to drive the context (or goes on in another thread), or ends."""
         if held:
             self._check_closed()
-            self._begin()
+            # Without a wake-up fd for signals: whoever sleeps sees to those, and PyGObject puts back what it found
+            # there, which may be closed by then.
+            self._thread_id = threading.get_ident()
         else:
             self._end()
 

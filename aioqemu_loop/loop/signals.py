@@ -7,12 +7,14 @@ comes between the last look at pending signals and the system call that sleeps w
 from __future__ import annotations
 
 import errno
+import functools
 import inspect
 import os
 import signal
 import sys
 import threading
 import warnings
+import weakref
 from asyncio import coroutines
 from asyncio.log import logger
 from collections.abc import Callable
@@ -23,8 +25,11 @@ if TYPE_CHECKING:
     from aioqemu_loop.loop.loop import Loop
 
 
-def _noop(signum: int, frame: object) -> None:
+def _caught(owner: weakref.ref[Signals], signum: int, frame: object) -> None:
     """The handler that Python calls besides writing the wake-up fd."""
+    signals = owner()
+    if signals is not None:
+        signals.caught(signum)
 
 
 def check_signal(sig: int) -> None:
@@ -90,13 +95,27 @@ class Signals:
             except InterruptedError:
                 continue
             for number in numbers:
-                handle = self._handlers.get(number)
-                if handle is None:
-                    continue
-                if handle.cancelled():
-                    self.remove(number)
-                else:
-                    self._loop._add_callback(handle)
+                self._came(number)
+
+    def _came(self, sig: int) -> None:
+        handle = self._handlers.get(sig)
+        if handle is None:
+            return
+        if handle.cancelled():
+            self.remove(sig)
+        else:
+            self._loop._add_callback(handle)
+
+    def caught(self, sig: int) -> None:
+        """Python calls the handler of `sig`. The wake-up fd has told of it already, unless somebody else's has taken
+        the place of ours, as while GLib.MainLoop.run() of PyGObject runs."""
+        if sig not in self._handlers:
+            return
+        current = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+        if current != self._write_fd:
+            signal.set_wakeup_fd(current)
+            self._came(sig)
+            self._loop._write_to_self()
 
     def add(self, sig: int, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
         """See asyncio's loop.add_signal_handler."""
@@ -111,7 +130,7 @@ class Signals:
             raise RuntimeError(str(exc)) from None
         self._handlers[sig] = self._loop._make_handle(callback, args)
         try:
-            signal.signal(sig, _noop)
+            signal.signal(sig, functools.partial(_caught, weakref.ref(self)))
             signal.siginterrupt(sig, False)
         except OSError as exc:
             del self._handlers[sig]
