@@ -69,6 +69,11 @@ cdef class GSource:
 
     def prepare(self):
         """The outside loop is about to sleep: for how long it may, in ns, at most; None without limit."""
+        cdef int64_t timeout = self.prepare_ns()
+        return None if timeout < 0 else timeout
+
+    cdef int64_t prepare_ns(self) except? -2:
+        """prepare() for callers that are compiled; -1 without limit."""
         self.check_held()
         cdef ContextCore context = self.context
         cdef int64_t timeout
@@ -79,9 +84,9 @@ cdef class GSource:
         else:
             timeout = context.timeout_ns()
         context.ready.sleeper = context.wakeup
-        return None if timeout < 0 else timeout
+        return timeout
 
-    def poll_fds(self):
+    cpdef list poll_fds(self):
         """[(fd, poll events)] to watch. The same list object as long as nothing changed."""
         self.check_held()
         cdef ContextCore context = self.context
@@ -91,7 +96,7 @@ cdef class GSource:
             self.seen_changes = context.monitor.gsource_changes
         return self.fds
 
-    def check(self, list ready not None):
+    cpdef bint check(self, list ready) except *:
         """The outside loop woke up; `ready` is [(fd, poll revents)], others' fds may be among them. True: call dispatch()."""
         self.check_held()
         cdef ContextCore context = self.context
@@ -104,7 +109,7 @@ cdef class GSource:
         self.context.ready.sleeper = None
         return 0
 
-    def dispatch(self):
+    cpdef dispatch(self):
         """Run what is ready. Exceptions of callbacks come out where there is no loop on top."""
         self.check_held()
         cdef ContextCore context = self.context

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from gi.repository import GLib
 
 from aioqemu_loop.glib.loop_source import LoopSource
-
-if TYPE_CHECKING:
-    from aioqemu_loop.loop.loop import Loop
+from aioqemu_loop.loop.loop import Loop
 
 T = TypeVar("T")
 
 # Which guest is whose: create_task() looks here. By the main context: PyGObject's wrappers of the same one are equal.
 _guests: dict[Any, Guest] = {}
+os.register_at_fork(after_in_child=_guests.clear)
 
 
 class Guest:
@@ -30,8 +31,13 @@ class Guest:
         priority: int = GLib.PRIORITY_DEFAULT,
         on_stop: Callable[[], Any] | None = None,
     ) -> None:
-        if main_context is None:
-            main_context = GLib.MainContext.default()
+        if not isinstance(loop, Loop):
+            raise TypeError(f"loop must be an aioqemu_loop.Loop, not {loop!r}")
+        main_context = checked_main_context(main_context)
+        if not isinstance(priority, int) or abs(priority) > GLib.MAXINT:
+            raise TypeError(f"priority must be one of GLib's, an int, not {priority!r}")
+        if on_stop is not None and not callable(on_stop):
+            raise TypeError(f"on_stop must be callable, not {on_stop!r}")
         if main_context in _guests:
             raise RuntimeError(f"{_guests[main_context].loop!r} is attached to this GLib.MainContext already")
         loop._check_closed()
@@ -58,7 +64,16 @@ class Guest:
         """
         if _guests.get(self.main_context) is self:
             del _guests[self.main_context]
-            self._source.destroy()
+        self._source.destroy()
+
+
+def checked_main_context(main_context: Any) -> Any:
+    """None is the default one. Raises TypeError for what is no GLib.MainContext."""
+    if main_context is None:
+        return GLib.MainContext.default()
+    if not isinstance(main_context, GLib.MainContext):
+        raise TypeError(f"main_context must be a GLib.MainContext or None, not {main_context!r}")
+    return main_context
 
 
 def attach(
@@ -72,7 +87,7 @@ def attach(
 
     loop.use_g_source() is called where it was not: fdmon is "poll" then. priority: GLib's; on_stop: called after
     loop.stop(), for instance main_loop.quit; without it stop() detaches. Timers are as precise as GLib's, 1 ms.
-    Raises RuntimeError where the loop is closed, running or attached, or the main context has a loop already.
+    Raises TypeError, and RuntimeError where the loop is closed, running or attached, or the main context has a loop.
     """
     return Guest(loop, main_context, priority, on_stop)
 
@@ -86,14 +101,15 @@ def create_task(
 ) -> asyncio.Task[T]:
     """asyncio.create_task for callbacks of GLib's: a button's handler can start a coroutine.
 
-    loop: by default the running one, else the one attached to this thread's main context, else to the default one.
-    `context` is for Python 3.11 and newer. Raises RuntimeError where there is none; the coroutine is closed then.
+    loop: by default the running one, else the one that is attached to a main context which this thread iterates; of
+    several, to the thread-default one. `context` is for Python 3.11 and newer. Raises RuntimeError where there is none;
+    the coroutine is closed then.
     """
     if loop is None:
         loop = asyncio._get_running_loop() or _attached_here()
     if loop is None:
         coro.close()
-        raise RuntimeError("no loop is attached to this thread's GLib.MainContext")
+        raise RuntimeError("no loop is attached to a GLib.MainContext of this thread")
     options: dict[str, Any] = {"name": name}
     if context is not None:
         options["context"] = context
@@ -101,5 +117,8 @@ def create_task(
 
 
 def _attached_here() -> Loop | None:
-    guest = _guests.get(GLib.MainContext.ref_thread_default()) or _guests.get(GLib.MainContext.default())
-    return guest.loop if guest is not None else None
+    me = threading.get_ident()
+    here = {context: guest.loop for context, guest in _guests.items() if guest.loop._thread_id == me}
+    if len(here) > 1:
+        return here.get(GLib.MainContext.ref_thread_default())
+    return next(iter(here.values()), None)

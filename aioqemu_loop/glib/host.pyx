@@ -50,7 +50,7 @@ cdef class MainContextHost:
                 self.glib.main_context_release(self.context)
 
     def iterate(self, LoopSource loop_source not None):
-        """One iteration: prepare, query, poll, check, dispatch."""
+        """One iteration: prepare, query, poll, check, dispatch. Raises what came out of the loop's callbacks."""
         cdef int priority = 0
         cdef int timeout_ms = -1
         cdef int count, found, ready
@@ -81,6 +81,7 @@ cdef class MainContextHost:
             with nogil:
                 self.glib.main_context_dispatch(self.context)
             PyErr_CheckSignals()
+        loop_source.raise_failure()
 
     cdef int query(self, int priority, int *timeout_ms) except -1:
         """Fill `fds`; returns how many there are."""

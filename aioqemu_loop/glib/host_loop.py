@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from gi.repository import GLib
 
+from aioqemu_loop.glib.guest import checked_main_context
 from aioqemu_loop.glib.host import MainContextHost
 from aioqemu_loop.glib.loop_source import LoopSource
 from aioqemu_loop.loop.loop import Loop
@@ -34,9 +35,13 @@ class HostLoop(Loop):
         poll_max_ns: int | None = None,
         main_context: Any = None,
     ) -> None:
+        self.main_context = checked_main_context(main_context)
         super().__init__(fdmon, poll_max_ns)
-        self.main_context = main_context if main_context is not None else GLib.MainContext.default()
-        self.use_g_source(keep_io_uring=True)
+        try:
+            self.use_g_source(keep_io_uring=True)
+        except BaseException:
+            self.close()
+            raise
 
     def run_forever(self) -> None:
         self._check_closed()
@@ -44,17 +49,24 @@ class HostLoop(Loop):
         if events._get_running_loop() is not None:
             raise RuntimeError("Cannot run the event loop while another loop is running")
         stop_soon = self._stopping
+        ended = False
+
+        def end() -> None:
+            nonlocal ended
+            ended = True
+
         host = MainContextHost(self.main_context)
         old_hooks = sys.get_asyncgen_hooks()
         try:
             guest = self.context.get_g_source()
-            source = LoopSource(guest, self.main_context, GLib.PRIORITY_DEFAULT, lambda: None)
+            source = LoopSource(guest, self.main_context, GLib.PRIORITY_DEFAULT, end, raises=True)
             try:
+                self._signals.attach()
                 events._set_running_loop(self)
                 sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)
                 if stop_soon:  # one turn, as asyncio's
                     self.stop()
-                while not guest.stopped:
+                while not ended:
                     host.iterate(source)
             finally:
                 events._set_running_loop(None)

@@ -13,6 +13,8 @@ cdef class LoopSource:
     cdef list fds
     cdef dict records
     cdef object on_stop
+    cdef bint raises
+    cdef object failure
     # Of the last prepare(), in ns; while `hosted` GLib is not told, because who iterates the main context takes it from here.
     cdef int64_t timeout_ns
     cdef bint hosted
@@ -22,6 +24,8 @@ cdef class LoopSource:
     cdef int forget(self, PollRecord record) except -1
     cdef bint check(self) except *
     cdef bint dispatch(self) except *
+    cdef int failed(self, object exc) except -1
+    cdef int raise_failure(self) except -1
 
 
 cdef class PollRecord:

@@ -4,5 +4,13 @@ from typing import Any
 from aioqemu_loop.context.g_source import GSource
 
 class LoopSource:
-    def __init__(self, guest: GSource, main_context: Any, priority: int, on_stop: Callable[[], Any]) -> None: ...
+    def __init__(
+        self,
+        guest: GSource,
+        main_context: Any,
+        priority: int,
+        on_stop: Callable[[], Any],
+        *,
+        raises: bool = False,
+    ) -> None: ...
     def destroy(self) -> None: ...

@@ -11,6 +11,7 @@ import cython
 from aioqemu_loop.context.g_source cimport GSource
 from aioqemu_loop.glib.libglib cimport Functions, address_of, aio_source, aio_source_funcs, functions
 from aioqemu_loop.system.libc cimport pollfd
+from aioqemu_loop.system.process cimport same_process
 
 cdef extern from "Python.h":
     void PyErr_SetObject(object type, object value)
@@ -34,10 +35,11 @@ cdef class PollRecord:
 cdef class LoopSource:
     """Attaches `guest` to a GLib.MainContext (None: the default one), until destroy().
 
-    priority: GLib's, 0 is G_PRIORITY_DEFAULT; on_stop(): called in the main context after loop.stop().
+    priority: GLib's, 0 is G_PRIORITY_DEFAULT; on_stop(): called in the main context after loop.stop(); raises: exceptions that
+    come out of the loop are kept for raise_failure().
     """
 
-    def __init__(self, GSource guest not None, main_context, int priority, on_stop):
+    def __init__(self, GSource guest not None, main_context, int priority, on_stop, *, bint raises=False):
         self.glib = functions()
         cdef void *context = address_of(main_context)
         self.records = {}
@@ -45,6 +47,7 @@ cdef class LoopSource:
         self.source.owner = <void *>self
         self.guest = guest
         self.on_stop = on_stop
+        self.raises = raises
         self.glib.source_set_priority(self.source, priority)
         self.glib.source_set_can_recurse(self.source, True)
         self.glib.source_set_name(self.source, b"aioqemu_loop")
@@ -74,13 +77,13 @@ cdef class LoopSource:
         self.guest.destroy()
 
     cdef int prepare(self, int *timeout_ms) except -1:
-        """True where there is something to dispatch already."""
-        timeout = self.guest.prepare()
-        self.timeout_ns = -1 if timeout is None else timeout
+        """Where there is work already GLib is told not to sleep, but not that this source is ready: it would leave out
+        check(), and fds would starve as long as there is work."""
+        self.timeout_ns = self.guest.prepare_ns()
         self.watch(self.guest.poll_fds())
-        if self.timeout_ns > 0 and not self.hosted:
+        if self.timeout_ns >= 0 and not self.hosted:
             timeout_ms[0] = <int>min((self.timeout_ns + NS_PER_MS - 1) // NS_PER_MS, TIMEOUT_MAX_MS)
-        return self.timeout_ns == 0
+        return False
 
     cdef int watch(self, list wanted) except -1:
         """Bring GLib's poll records in line."""
@@ -123,11 +126,23 @@ cdef class LoopSource:
             self.on_stop()
         return self.source != NULL
 
+    cdef int failed(self, object exc) except -1:
+        """What came out of a callback of GLib's. A host raises it; GLib can only have it shown, and SystemExit ends the process,
+        as in every callback of PyGObject's."""
+        if self.raises:
+            self.failure = self.failure or exc
+        else:
+            PyErr_SetObject(type(exc), exc)
+            PyErr_PrintEx(0)
+        if self.guest.context is not None and not same_process(self.guest.context.mark):
+            self.destroy()  # a forked child is told once
+        return 0
 
-cdef int show(object exc) except -1:
-    PyErr_SetObject(type(exc), exc)
-    PyErr_PrintEx(0)
-    return 0
+    cdef int raise_failure(self) except -1:
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            raise failure
+        return 0
 
 
 cdef int on_prepare(void *source, int *timeout_ms) noexcept with gil:
@@ -138,7 +153,7 @@ cdef int on_prepare(void *source, int *timeout_ms) noexcept with gil:
             owner = <LoopSource>(<aio_source *>source).owner
             return owner.prepare(timeout_ms)
     except BaseException as exc:
-        show(exc)
+        owner.failed(exc)
     return False
 
 
@@ -149,19 +164,18 @@ cdef int on_check(void *source) noexcept with gil:
             owner = <LoopSource>(<aio_source *>source).owner
             return owner.check()
     except BaseException as exc:
-        show(exc)
+        owner.failed(exc)
     return False
 
 
 cdef int on_dispatch(void *source, void *callback, void *user_data) noexcept with gil:
-    """Returns G_SOURCE_CONTINUE or G_SOURCE_REMOVE. SystemExit ends the process, and other exceptions are shown, as in every
-    callback of PyGObject's."""
+    """Returns G_SOURCE_CONTINUE or G_SOURCE_REMOVE."""
     cdef LoopSource owner
     try:
         if (<aio_source *>source).owner != NULL:
             owner = <LoopSource>(<aio_source *>source).owner
             return owner.dispatch()
     except BaseException as exc:
-        show(exc)
+        owner.failed(exc)
         return (<aio_source *>source).owner != NULL
     return False

@@ -281,15 +281,16 @@ cdef class LoopCore:
         if task is not None:
             leave_task(previous, task)
         events._set_running_loop(self)
-        set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)
+        set_asyncgen_hooks(self._asyncgen_firstiter_hook, self._asyncgen_finalizer_hook)
+        tracking = self._coroutine_origin_tracking_enabled  # in a nested dispatch it is on
         if self._debug:
             self._set_coroutine_origin_tracking(True)
         self.choose_timing()
         try:
             self.context.run_guest()
         finally:
-            if self._coroutine_origin_tracking_enabled:
-                self._set_coroutine_origin_tracking(False)
+            if self._coroutine_origin_tracking_enabled != tracking:
+                self._set_coroutine_origin_tracking(tracking)
             set_asyncgen_hooks(hooks[0], hooks[1])
             events._set_running_loop(previous)
             if task is not None:
