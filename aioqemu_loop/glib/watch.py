@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from gi.repository import GLib
 
+from aioqemu_loop.glib.guest import checked_main_context
+
 if TYPE_CHECKING:
     from aioqemu_loop.context.aio_context import AioContext
 
@@ -24,6 +26,8 @@ class _FdSource(GLib.Source):  # type: ignore[misc]
         self.set_name(f"aioqemu_loop watch of fd {watch.fd}")
 
     def prepare(self) -> tuple[bool, int]:
+        if self.watch is not None and self.watch._is_over():
+            self.watch.destroy()  # the transport closes its fd, whose number may soon be another file's
         return False, -1
 
     def check(self) -> bool:
@@ -54,7 +58,8 @@ class Watch:
         self._paused = False
 
     def attach(self, main_context: Any = None, *, priority: int = GLib.PRIORITY_DEFAULT) -> None:
-        """Watch in a GLib.MainContext (None: the default one)."""
+        """Watch in a GLib.MainContext (None: the default one). Raises TypeError."""
+        main_context = checked_main_context(main_context)
         self._leave()
         if self._transport is not None and self.condition & _READING and self._transport.is_reading():
             self._transport.pause_reading()
@@ -65,13 +70,16 @@ class Watch:
 
     def attach_aio_context(self, context: AioContext) -> None:
         """Watch in an AioContext, or give the transport back to its loop there, which reads on. For an fd from any
-        thread; raises OSError where the monitor cannot watch it."""
+        thread. Raises ValueError where the condition is neither to read nor to write, and OSError where the monitor
+        cannot watch it; it is nowhere then."""
+        reading = bool(self.condition & _READING)
+        writing = bool(self.condition & GLib.IOCondition.OUT)
+        if not (reading or writing):
+            raise ValueError(f"an AioContext does not watch for {self.condition!r} alone")
         self._leave()
         if self._transport is not None:
             self._read_on()
             return
-        reading = bool(self.condition & _READING)
-        writing = bool(self.condition & GLib.IOCondition.OUT)
         context.set_fd_handler(
             self.fd,
             (lambda: self._ready(self.condition & _READING)) if reading else None,
@@ -98,14 +106,21 @@ class Watch:
             self._paused = False
             self._transport.resume_reading()
 
+    def _is_over(self) -> bool:
+        return self._transport is not None and bool(self._transport.is_closing())
+
     def _ready(self, condition: Any) -> None:
-        if not self.callback(self.channel, condition):
-            self.destroy()
+        go_on = False
+        try:
+            go_on = self.callback(self.channel, condition)
+        finally:
+            if not go_on:
+                self.destroy()
 
 
 def create_watch(fd_or_transport: Any, condition: Any, callback: Callable[[Any, Any], Any]) -> Watch:
     """QEMU's qio_channel_create_watch: callback(fd_or_transport, condition) while that is ready, until it returns
-    something false. Nothing is watched before Watch.attach(main_context).
+    something false or raises, or until the transport closes. Nothing is watched before Watch.attach(main_context).
 
     condition: GLib.IOCondition flags. A transport that is watched for reading is paused meanwhile, because its loop
     would read too; what it had received before the pause comes to its protocol when it reads on.
