@@ -34,7 +34,7 @@ def objects():
         {
             f"{kind.__module__}.{kind.__qualname__}": count
             for kind, count in kinds.items()
-            if kind.__module__.split(".")[0] in COUNTED
+            if str(kind.__module__).split(".")[0] in COUNTED  # in PyGObject's types it is no str
         }
     )
 

@@ -1,0 +1,112 @@
+"""A GLib application and asyncio servers in one thread: aiohttp and uvicorn answer thousands of requests while a GLib
+timeout fires on time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+
+import pytest
+
+from ..conftest import PATIENCE
+from .real import GLib
+
+HOST = "127.0.0.1"
+TICK_MS = 10
+REQUESTS = 2000  # of each server
+CLIENTS = 8
+
+
+@pytest.fixture
+def ticks():
+    """Moments at which a GLib timeout of 10 ms fired."""
+    moments = []
+    source = GLib.timeout_source_new(TICK_MS)
+    source.set_callback(lambda *_: moments.append(time.monotonic()) or True)
+    source.attach()
+    yield moments
+    source.destroy()
+
+
+@pytest.fixture
+def run(any_loop):
+    return lambda coroutine: any_loop.run_until_complete(asyncio.wait_for(coroutine, 3 * PATIENCE))
+
+
+def assert_on_time(ticks, seconds):
+    """Nearly all of them, and with no long gap: machines are shared."""
+    assert len(ticks) >= 0.6 * seconds * 1000 / TICK_MS
+    gaps = sorted(b - a for a, b in itertools.pairwise(ticks))
+    assert gaps[len(gaps) // 2] < 0.013
+    assert gaps[-1] < 0.5
+
+
+async def request_all(port, answer):
+    """HTTP/1.1 over connections that stay, by the loop's own streams."""
+
+    async def client(count):
+        reader, writer = await asyncio.open_connection(HOST, port)
+        for _ in range(count):
+            writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200")
+            length = next(
+                int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
+            )
+            assert await reader.readexactly(length) == answer
+        writer.close()
+        await writer.wait_closed()
+
+    await asyncio.gather(*(client(REQUESTS // CLIENTS) for _ in range(CLIENTS)))
+
+
+@contextlib.asynccontextmanager
+async def aiohttp_server():
+    web = pytest.importorskip("aiohttp.web")
+
+    async def answer(request):
+        await asyncio.sleep(0)
+        return web.Response(text="aiohttp")
+
+    app = web.Application()
+    app.router.add_get("/", answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, HOST, 0)
+    await site.start()
+    yield site._server.sockets[0].getsockname()[1]
+    await runner.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def uvicorn_server():
+    uvicorn = pytest.importorskip("uvicorn")
+
+    async def app(scope, receive, send):
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"7")]},
+        )
+        await send({"type": "http.response.body", "body": b"uvicorn"})
+
+    server = uvicorn.Server(uvicorn.Config(app, host=HOST, port=0, log_level="error", lifespan="off", ws="none"))
+    serving = asyncio.ensure_future(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.001)
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    await serving
+
+
+class TestServers:
+    @pytest.mark.timeout(120)
+    def test_thousands_of_requests_and_a_timeout_of_glibs(self, run, ticks):
+        async def main():
+            async with aiohttp_server() as first, uvicorn_server() as second:
+                ticks.clear()
+                begin = time.monotonic()
+                await asyncio.gather(request_all(first, b"aiohttp"), request_all(second, b"uvicorn"))
+                return time.monotonic() - begin
+
+        assert_on_time(ticks, run(main()))
