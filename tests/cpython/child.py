@@ -35,6 +35,10 @@ class StandIn(type):
 
     def __call__(cls, selector: object = None) -> aioqemu_loop.Loop:
         StandIn.made += 1
+        if StandIn.fdmon.startswith("glib:"):
+            from tests.mainloops.glib_loops import new_glib_loop  # needs PyGObject
+
+            return new_glib_loop(StandIn.fdmon.removeprefix("glib:"))
         if StandIn.fdmon in GUESTS:
             return new_guest_loop(StandIn.fdmon)
         return aioqemu_loop.new_event_loop(fdmon=StandIn.fdmon)
