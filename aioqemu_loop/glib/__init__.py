@@ -11,7 +11,7 @@ except ImportError as _missing:
 
 from aioqemu_loop.glib.guest import Guest, attach, create_task
 from aioqemu_loop.glib.host_loop import HostLoop, new_event_loop, run
-from aioqemu_loop.glib.main_loop import new_main_context, run_attached
+from aioqemu_loop.glib.serving import serve_forever
 from aioqemu_loop.glib.watch import Watch, create_watch
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "create_task",
     "create_watch",
     "new_event_loop",
-    "new_main_context",
     "run",
-    "run_attached",
+    "serve_forever",
 ]

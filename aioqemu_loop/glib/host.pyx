@@ -97,17 +97,3 @@ cdef class MainContextHost:
                 raise MemoryError
             self.fds = <pollfd *>grown
             self.capacity = count
-
-
-cdef int poll_by_ppoll(pollfd *fds, unsigned int count, int timeout_ms) noexcept nogil:
-    cdef timespec ts
-    if timeout_ms < 0:
-        return ppoll(fds, count, NULL, NULL)
-    to_timespec(timeout_ms * NS_PER_MS, &ts)
-    return ppoll(fds, count, &ts, NULL)
-
-
-def use_ppoll(main_context):
-    """Have GLib's own main loop sleep in ppoll, too, when it runs this context."""
-    cdef Functions *glib = functions()
-    glib.main_context_set_poll_func(address_of(main_context), poll_by_ppoll)

@@ -1,8 +1,6 @@
 from aioqemu_loop.system.libc cimport pollfd
 
-# GPollFD is laid out as struct pollfd on Unix (gpoll.h says so), and GPollFunc as poll(2).
-ctypedef int (*poll_func)(pollfd *fds, unsigned int count, int timeout_ms) noexcept nogil
-
+# GPollFD is laid out as struct pollfd on Unix (gpoll.h says so).
 
 cdef extern from * nogil:
     """
@@ -54,7 +52,6 @@ cdef struct Functions:
     int (*main_context_query)(void *, int, int *, pollfd *, int) noexcept nogil
     int (*main_context_check)(void *, int, pollfd *, int) noexcept nogil
     void (*main_context_dispatch)(void *) noexcept nogil
-    void (*main_context_set_poll_func)(void *, poll_func) noexcept nogil
 
 
 cdef Functions *functions() except NULL

@@ -19,7 +19,7 @@ cdef int load() except -1:
         b"g_source_set_can_recurse", b"g_source_set_name", b"g_source_add_poll", b"g_source_remove_poll",
         b"g_main_context_default", b"g_main_context_ref", b"g_main_context_unref", b"g_main_context_acquire",
         b"g_main_context_release", b"g_main_context_prepare", b"g_main_context_query", b"g_main_context_check",
-        b"g_main_context_dispatch", b"g_main_context_set_poll_func",
+        b"g_main_context_dispatch",
     )
     assert len(names) * sizeof(void *) == sizeof(Functions)
     for i, name in enumerate(names):

@@ -143,8 +143,9 @@ class IOThread:
     def get_g_main_context(self) -> Any:
         """QEMU's iothread_get_g_main_context: a GLib.MainContext whose sources the thread runs from now on.
 
-        The thread changes from its own way of running to GLib's main loop, for good: its loop becomes a source there
-        by use_g_source()'s classic rule, so fdmon is "poll" then, soon after this returns. The same context each time.
+        The thread changes from its own way of running to iterating that main context, for good: its loop becomes a
+        source there by use_g_source()'s classic rule, so fdmon is "poll" then, soon after this returns. It is the
+        thread's default main context and the same one each time; its loop is the running one in GLib's callbacks.
         Raises ImportError where PyGObject is missing, RuntimeError where the IOThread is stopped.
         """
         return self._worker.get_g_main_context()

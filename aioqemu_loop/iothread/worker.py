@@ -97,11 +97,13 @@ class Worker:
 
     def get_g_main_context(self) -> Any:
         """A GLib.MainContext that the thread iterates from now on, soon. Thread-safe."""
-        from aioqemu_loop.glib import main_loop
+        from gi.repository import GLib
+
+        import aioqemu_loop.glib  # noqa: F401 (says what to install)
 
         def note() -> None:
             if self._main_context is None:
-                self._main_context = main_loop.new_main_context()
+                self._main_context = GLib.MainContext.new()
 
         self.hand_in(self._change_route, first=note)
         return self._main_context
@@ -114,13 +116,10 @@ class Worker:
             self.loop.stop()
 
     def _main(self, begun: threading.Event) -> None:
-        """QEMU's iothread_run: by itself, and by GLib's main loop once somebody has asked for its context."""
+        """QEMU's iothread_run: by itself, and by a GLib main context once somebody has asked for that."""
         try:
             while self.running:
-                if self._main_context is None:
-                    self._run_loop()
-                else:
-                    self._run_glib()
+                self._run_loop()
         except Exception as exc:  # the monitor cannot go on
             with self._lock:
                 self.running = False
@@ -136,19 +135,22 @@ class Worker:
             begun.set()
 
     def _run_loop(self) -> None:
-        """run_forever(). SystemExit and KeyboardInterrupt end the program of the main thread, not this one."""
+        """run_forever(), by one route or the other. SystemExit and KeyboardInterrupt end the program of the main
+        thread, not this one."""
         try:
-            self.loop.run_forever()
+            if self._main_context is None:
+                self.loop.run_forever()
+            else:
+                self._run_glib()
         except (SystemExit, KeyboardInterrupt) as exc:
             self._report("exit asked for by a callback", exc)
 
     def _run_glib(self) -> None:
-        """GLib's main loop, with the loop among the main context's sources."""
-        from aioqemu_loop.glib import main_loop
+        from aioqemu_loop.glib.serving import serve_forever
 
         if not self.loop.context.g_source_mode:
             self.loop.use_g_source()
-        main_loop.run_attached(self.loop, self._main_context)
+        serve_forever(self.loop, self._main_context)
 
     def _run_until(self, done: Callable[[], bool]) -> None:
         while not done():

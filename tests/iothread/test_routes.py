@@ -1,4 +1,4 @@
-"""An IOThread's two routes: by itself, and GLib's main loop from the moment that somebody asked for its context."""
+"""An IOThread's two routes: by itself, and by a GLib main context from the moment that somebody asked for that."""
 
 from __future__ import annotations
 
@@ -65,7 +65,24 @@ class TestRoutes:
             main_context = iothread.get_g_main_context()
             same = []
             call_in(GLib, main_context, lambda: same.append(GLib.MainContext.get_thread_default() == main_context))
-            assert same == [True]
+            call_in(GLib, main_context, lambda: same.append(asyncio.get_running_loop() is iothread.loop))
+            assert same == [True, True]
+
+    def test_exits_end_neither_the_thread_nor_the_process(self, fdmon, GLib, no_leaks):
+        told = []
+        with IOThread("it", fdmon=fdmon) as iothread:
+            iothread.loop.set_exception_handler(lambda _, details: told.append(type(details["exception"])))
+            main_context = iothread.get_g_main_context()
+            call_in(GLib, main_context, lambda: None)
+            for kind in (SystemExit, KeyboardInterrupt):
+
+                def leave(kind=kind):
+                    raise kind
+
+                iothread.loop.call_soon_threadsafe(leave)
+                assert iothread.submit(nap()).result(PATIENCE) is iothread.loop
+                call_in(GLib, main_context, lambda: None)
+        assert told == [SystemExit, KeyboardInterrupt]
 
     def test_connections_survive_the_change(self, fdmon, GLib, no_leaks):
         # While bytes are under way in both directions.
