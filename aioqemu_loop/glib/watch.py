@@ -48,6 +48,8 @@ class Watch:
     """
 
     def __init__(self, channel: Any, condition: Any, callback: Callable[[Any, Any], Any]) -> None:
+        if not isinstance(condition, int):  # PyGObject's versions raise different errors
+            raise TypeError(f"condition must be GLib.IOCondition flags, not {condition!r}")
         self.channel = channel
         self.condition = GLib.IOCondition(condition)
         self.callback = callback
