@@ -148,7 +148,7 @@ class TestSources:
                 source = GLib.idle_source_new()
                 source.set_priority(priority)
                 source.set_callback(
-                    lambda _, name=name: order.append(name) or (name == "low" and ended.set_result(None))
+                    lambda *_, name=name: order.append(name) or (name == "low" and ended.set_result(None))
                 )
                 source.attach()
             # The loop is at the default priority.
