@@ -8,6 +8,7 @@ from aioqemu_loop.context.g_source cimport GSource
 from aioqemu_loop.context.notifier cimport EventNotifier, Wakeup
 from aioqemu_loop.context.sources cimport BottomHalf, Callback, FdCallbacks, OwnedHandler, Timer
 from aioqemu_loop.fdmon.base cimport AioHandler, FDMon, Runnable, check_fd
+from aioqemu_loop.system.atomics cimport aio_load_relaxed
 from aioqemu_loop.system.libc cimport EBADF, POLLIN, POLLNVAL, POLLOUT
 from aioqemu_loop.system.process cimport same_process
 
@@ -27,6 +28,9 @@ cdef class WakeupHandler(AioHandler):
     cdef int on_ready(self, int revents) except -1:
         if not self.context.monitor.edge or self.context.held:
             self.wakeup.event.test_and_clear()
+            self.wakeup.written = 0
+            if self.context.ready.sleeper is not None and aio_load_relaxed(&self.wakeup.notified):
+                self.wakeup.notify()  # read by the way: the outside loop is still to be woken up
         return 0
 
 

@@ -187,7 +187,8 @@ cdef class ContextCore:
         try:
             self.monitor.wait(self.ready_list, timeout_ns)
         finally:
-            aio_store_release(&self.wakeup.notify_me, 0)
+            # Up where this was a nested poll() inside the sleep of an outside main loop.
+            aio_store_release(&self.wakeup.notify_me, self.ready.sleeper is not None)
             self.wakeup.notified = 0
             self.wakeup.written = 0
             self.collect()

@@ -17,5 +17,6 @@ cdef class GSource:
     cpdef list poll_fds(self)
     cpdef bint check(self, list ready) except *
     cpdef dispatch(self)
+    cdef bint run(self) except *
     cdef int check_held(self) except -1
     cdef int wake(self) except -1

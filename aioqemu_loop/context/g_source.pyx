@@ -25,12 +25,13 @@ cdef class GSource:
     """Made by AioContext.get_g_source(). The context counts as running while this is held: until destroy(), the end of a
     `with` block, or its last reference. Another thread may go on to drive it between two iterations.
 
-    stopped: True once loop.stop() was called, after the dispatch() in which that happened.
+    stopped: True once loop.stop() was called, after the dispatch() in which that happened, which may be a nested one.
     """
 
     def __cinit__(self, ContextCore context not None):
         context.monitor.gsource_fds()
         context.enter()
+        context.wakeup.event.test_and_clear()  # on an edge-triggered monitor nobody has read it so far
         context.held = True
         self.context = context
         if context.on_held is not None:
@@ -87,7 +88,7 @@ cdef class GSource:
         return timeout
 
     cpdef list poll_fds(self):
-        """[(fd, poll events)] to watch. The same list object as long as nothing changed."""
+        """[(fd, poll events)] to watch, to be asked last before the sleep. The same list object as long as nothing changed."""
         self.check_held()
         cdef ContextCore context = self.context
         if self.seen is not context.monitor or self.seen_changes != context.monitor.gsource_changes:
@@ -111,19 +112,26 @@ cdef class GSource:
 
     cpdef dispatch(self):
         """Run what is ready. Exceptions of callbacks come out where there is no loop on top."""
+        self.run()
+
+    cdef bint run(self) except *:
+        """dispatch(); whether loop.stop() was called meanwhile."""
         self.check_held()
         cdef ContextCore context = self.context
+        cdef bint stopped = False
         self.wake()
         self.dispatching += 1
         try:
             if context.on_dispatch is None:
                 context.run_guest()
             else:
-                self.stopped = context.on_dispatch()
+                stopped = context.on_dispatch()
         finally:
             self.dispatching -= 1
             if self.doomed:
                 self.destroy()
+        self.stopped = self.stopped or stopped
+        return stopped
 
     def destroy(self):
         """Give the context back: it can be run, or get another GSource, after this. Called by one of the context's own
@@ -131,14 +139,12 @@ cdef class GSource:
         cdef ContextCore context = self.context
         if context is None:
             return
-        if context.closed or not same_process(context.mark):
-            self.context = None
-            return
-        if self.dispatching or context.dispatching:
+        if self.dispatching:
             self.doomed = True
             return
         self.wake()
-        context.monitor.gsource_check([])
+        if same_process(context.mark) and not context.closed:
+            context.monitor.gsource_check([])
         self.context = None
         context.held = False
         context.home = PyThread_get_thread_ident()

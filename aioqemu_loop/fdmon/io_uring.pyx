@@ -518,10 +518,21 @@ cdef class IOUringFDMon(FDMon):
 
     cpdef bint gsource_check(self, list ready) except *:
         cdef uint64_t count
+        cdef set gone = {fd for fd, revents in ready if revents & POLLNVAL} if ready else None
+        if gone:
+            self.gone = [item for item in self.outside if (<AioHandler>item).fd in gone]
         if self.event_ring is self.ring:
             self.ring.quiet_eventfd(True)
             read(self.event_fd, &count, sizeof(count))
-        return self.need_wait()
+        return self.gone is not None or self.need_wait()
+
+    cpdef int gsource_dispatch(self, ReadyList ready_list) except -1:
+        cdef list gone = self.gone
+        self.gone = None
+        for item in gone or ():
+            if item in self.outside:  # the ring's poll holds the file, and would never tell
+                ready_list.push(<AioHandler>item, POLLNVAL)
+        return self.wait(ready_list, 0)
 
     cdef bint begin_peek(self, ReadyList ready_list) except -1:
         cdef uint64_t told = self.told

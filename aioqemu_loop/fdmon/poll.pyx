@@ -134,7 +134,10 @@ cdef class PollFDMon(FDMon):
     cpdef bint gsource_check(self, list ready) except *:
         cdef Py_ssize_t i
         cdef int fd, revents
-        cdef dict found = {fd: revents for fd, revents in ready if revents}
+        cdef dict found = {}
+        for fd, revents in ready:  # more than one entry may be for the same fd
+            if revents:
+                found[fd] = found.get(fd, 0) | revents
         self.prepare_scratch()
         if not found:
             return False

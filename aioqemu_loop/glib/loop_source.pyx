@@ -121,8 +121,7 @@ cdef class LoopSource:
         return self.guest.check(ready)
 
     cdef bint dispatch(self) except *:
-        self.guest.dispatch()
-        if self.guest.stopped and self.source != NULL:
+        if self.guest.run() and self.source != NULL:
             self.on_stop()
         return self.source != NULL
 

@@ -78,11 +78,11 @@ class Signals:
         self._attached = True
 
     def _unset_wakeup_fd(self) -> None:
-        self._attached = False
         try:
             current = signal.set_wakeup_fd(-1)
             if current not in (-1, self._write_fd):  # somebody else's by now
                 signal.set_wakeup_fd(current)
+            self._attached = False
         except (ValueError, OSError) as exc:
             logger.info("set_wakeup_fd(-1) failed: %s", exc)
 
@@ -171,6 +171,9 @@ class Signals:
             self._unset_wakeup_fd()
         if self._write_fd >= 0:
             self._loop.remove_reader(self._read_fd)
-            os.close(self._read_fd)
-            os.close(self._write_fd)
+            if (
+                not self._attached
+            ):  # else Python goes on to write there: it can be told otherwise in the main thread only
+                os.close(self._read_fd)
+                os.close(self._write_fd)
             self._read_fd = self._write_fd = -1

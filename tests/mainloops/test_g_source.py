@@ -66,6 +66,19 @@ class TestSteps:
         assert source.check([(ours.fileno(), select.POLLIN)]) is False
         assert source.check([]) is False
 
+    def test_somebody_elses_entry_for_the_same_fd_hides_nothing(self, guest_context, source, pair):
+        ours, theirs = pair()
+        got = []
+        guest_context.set_fd_handler(ours, lambda: got.append(ours.recv(10)))
+        drive(source, 0)
+        theirs.send(b"x")
+        source.prepare()
+        ready = polled(source, 1000)
+        assert source.check([*ready, *((fd, select.POLLOUT) for fd, _ in ready)])
+        source.dispatch()
+        assert got == [b"x"]
+        guest_context.set_fd_handler(ours)
+
     def test_check_takes_a_list(self, source):
         source.prepare()
         with pytest.raises(TypeError):
@@ -265,6 +278,67 @@ class TestWaking:
         for thread in threads:
             thread.join()
 
+    def test_a_nested_poll_between_prepare_and_check_leaves_it_asleep(self, guest_context, source):
+        # A callback of the outside loop may call poll().
+        ran = []
+        drive(source, 0)
+        assert source.prepare() is None
+        aioqemu_loop.AioContext.poll(guest_context, False)
+        in_thread(lambda: guest_context.bh_schedule_oneshot(lambda: ran.append(1)))
+        ready = polled(source, 5000)
+        assert ready and source.check(ready)
+        source.dispatch()
+        assert ran == [1]
+
+    def test_what_was_read_by_the_way_wakes_it_all_the_same(self, guest_context, source, pair):
+        # Removing a handler settles it, which collects events, the wake-up among them.
+        ours, _ = pair()
+        guest_context.set_fd_handler(ours, lambda: None)
+        drive(source, 0)
+        source.prepare()
+        ran = []
+        guest_context.bh_schedule_oneshot(lambda: ran.append(1))
+        guest_context.set_fd_handler(ours)
+        in_thread(lambda: guest_context.bh_schedule_oneshot(lambda: ran.append(2)))
+        ready = polled(source, 5000)
+        assert ready and source.check(ready)
+        source.dispatch()
+        assert ran == [1, 2]
+
+    def test_a_wake_up_of_an_earlier_poll_makes_it_spin_not_once(self, guest_context):
+        # poll() leaves the eventfd as it is where events are edge-triggered.
+        main = threading.get_native_id()
+
+        def notify():
+            wait_for(lambda: thread_sleeps(main))
+            guest_context.notify()
+
+        thread = threading.Thread(target=notify)
+        thread.start()
+        aioqemu_loop.AioContext.poll(guest_context)
+        thread.join()
+        with guest_context.get_g_source() as source:
+            for _ in range(3):
+                drive(source, 0)
+            assert source.prepare() is None
+            assert polled(source) == []
+
+    def test_an_fd_that_was_closed_behind_its_back_is_told_once(self, guest_context, source):
+        # An eventfd is polled by the outside loop itself, also where the ring holds the file.
+        fd = os.eventfd(0) if hasattr(os, "eventfd") else os.open("/dev/tty", os.O_RDWR)
+        calls = []
+        guest_context.set_fd_handler(fd, lambda: calls.append(1))
+        for _ in range(2):
+            drive(source, 0)
+        os.close(fd)
+        for _ in range(3):
+            drive(source, 0)
+        if guest_context.fdmon != "epoll":  # which forgets a closed file
+            assert calls == [1]
+        source.prepare()
+        assert polled(source) == []
+        guest_context.set_fd_handler(fd)
+
 
 class TestHolding:
     def test_it_is_one_at_a_time(self, guest_context, source):
@@ -321,6 +395,14 @@ class TestHolding:
         guest_context.bh_schedule_oneshot(lambda: ran.append(2))
         drive(source, 0)
         assert ran == [1, 2]
+        with pytest.raises(RuntimeError, match="destroyed"):
+            source.prepare()
+        guest_context.get_g_source().destroy()
+
+    def test_destroyed_by_a_callback_of_a_nested_poll_it_ends_there(self, guest_context):
+        source = guest_context.get_g_source()
+        guest_context.bh_schedule_oneshot(source.destroy)
+        aioqemu_loop.AioContext.poll(guest_context, False)
         with pytest.raises(RuntimeError, match="destroyed"):
             source.prepare()
         guest_context.get_g_source().destroy()

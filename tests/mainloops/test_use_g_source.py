@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import select
+import signal
 import socket
 import sys
 import threading
@@ -13,6 +15,7 @@ import pytest
 import aioqemu_loop
 
 from ..conftest import open_fds
+from ..context.helpers import in_child, in_thread
 from .guest import drive
 
 
@@ -242,15 +245,27 @@ class TestHeld:
             guest_loop.stop()  # from outside its callbacks: seen in the next iteration, at once
             drive(source)
             assert source.stopped
-            ran = []
+        ran = []
+        with guest_loop.context.get_g_source() as source:
             guest_loop.call_soon(guest_loop.stop)
             guest_loop.call_soon(lambda: guest_loop.call_soon(ran.append, 1))
             drive(source)
             assert source.stopped
             assert ran == []  # as run_forever: the turn in which stop() was called is the last
             drive(source)
-            assert not source.stopped
             assert ran == [1]
+
+    def test_stop_in_a_nested_iteration_is_seen_outside(self, guest_loop):
+        with guest_loop.context.get_g_source() as source:
+
+            def dialog():
+                guest_loop.call_soon(guest_loop.stop)
+                for _ in range(3):
+                    drive(source, 0)
+
+            guest_loop.call_soon(dialog)
+            drive(source)
+            assert source.stopped
 
     def test_another_thread_drives_it(self, guest_loop):
         async def main():
@@ -269,6 +284,37 @@ class TestHeld:
             ident = thread.ident
             thread.join()
             assert task.result() == ident
+
+    def test_a_forked_child_closes_its_copy(self, guest_loop):
+        def child():
+            source.destroy()
+            guest_loop.close()
+            return guest_loop.is_closed()
+
+        with guest_loop.context.get_g_source() as source:
+            drive(source, 0)
+            assert in_child(child) == "True"
+            drive(source, 0)
+
+    def test_destroyed_in_another_thread_python_writes_signals_to_no_stranger(self, guest_loop):
+        # It can be told only in the main thread where to write them.
+        guest_loop.add_signal_handler(signal.SIGUSR1, lambda: None)
+        source = guest_loop.context.get_g_source()
+        in_thread(source.destroy)
+        guest_loop.remove_signal_handler(signal.SIGUSR1)
+        in_thread(guest_loop.close)
+        signal.signal(signal.SIGUSR1, lambda *_: None)
+        strangers = [os.pipe2(os.O_NONBLOCK) for _ in range(8)]
+        try:
+            signal.raise_signal(signal.SIGUSR1)
+            for reader, _ in strangers:
+                with pytest.raises(BlockingIOError):
+                    os.read(reader, 1)
+        finally:
+            signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+            for pair in strangers:
+                for fd in pair:
+                    os.close(fd)
 
     def test_asyncgen_hooks_and_debug_mode(self, guest_loop, caplog):
         closed = []
