@@ -99,6 +99,8 @@ cdef class GSource:
 
     cpdef bint check(self, list ready) except *:
         """The outside loop woke up; `ready` is [(fd, poll revents)], others' fds may be among them. True: call dispatch()."""
+        if ready is None:
+            raise TypeError("ready must be a list, not None")
         self.check_held()
         cdef ContextCore context = self.context
         self.wake()

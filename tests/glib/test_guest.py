@@ -60,10 +60,10 @@ class TestStop:
             guest_loop.call_later(0.001, guest_loop.stop)
             inner.run()
             ended.append("inner")
+            guest_loop.call_soon(guest_loop.stop)
 
         with glib.attach(guest_loop, on_stop=lambda: (inner if not ended else main).quit()):
             guest_loop.call_soon(dialog)
-            guest_loop.call_later(0.02, guest_loop.stop)
             main.run()
         assert ended == ["inner"]
 

@@ -274,7 +274,11 @@ class TestWaking:
         for thread in threads:
             thread.start()
         while len(ran) < 2 * count:
-            assert drive(source, 10 * 10**9), "slept for 10 s with work queued"
+            begin = time.monotonic()
+            drive(
+                source, 10 * 10**9
+            )  # a ring may wake it up for nothing: it is signalled late where an eventfd is behind
+            assert time.monotonic() - begin < 9, "slept for 10 s with work queued"
         for thread in threads:
             thread.join()
 
