@@ -23,7 +23,7 @@ demo: $(VENV)/.demo
 PYTEST = $(BIN)/python -m pytest -q -n $(TESTERS) $(PYTEST_ARGS)
 AGAIN = $(BIN)/python -m pytest $(PYTEST_ARGS) --last-failed --last-failed-no-failures=none
 
-CORE = --ignore=tests/apps --ignore=tests/project
+CORE = --ignore=tests/apps --ignore=tests/project --ignore=tests/glib/test_cpython.py
 
 test: debian $(VENV)/.test
 	$(PYTEST) || { [ $$? -eq 1 ] && $(AGAIN); }

@@ -17,7 +17,7 @@ import aioqemu_loop
 from ..conftest import PATIENCE
 
 # tests.mainloops.glib_loops has the same names; it needs PyGObject, and this file is read where that is missing too.
-GUESTS = ("guest-io_uring", "guest-epoll", "guest-poll", "guest-kept-io_uring", "guest-set-epoll")
+GUESTS = ("guest-io_uring", "guest-poll", "guest-kept-io_uring", "guest-set-epoll")
 HOSTS = ("host-io_uring", "host-epoll", "host-poll")
 
 # PyGObject's MainLoop.run() asks asyncio's policy for a loop of its own, which 3.14 deprecates.

@@ -11,12 +11,9 @@ import aioqemu_loop
 from ..cpython.runs import Runs, modules, worse
 from .real import glib_loops
 
-KINDS = (*glib_loops.GUESTS, *glib_loops.HOSTS)
-# Those that start processes and servers, send signals, and set timers; for one guest and one host what else says much.
-PAIRS = [("events", kind) for kind in KINDS]
-PAIRS += [
-    (file, kind) for file in ("streams", "sock_lowlevel", "subprocess") for kind in ("guest-poll", "host-io_uring")
-]
+# Those that start processes and servers, send signals, and set timers; for a guest or a host what else says much.
+PAIRS = [("events", kind) for kind in ("guest-poll", "guest-kept-io_uring", "guest-set-epoll", "host-io_uring")]
+PAIRS += [("subprocess", "guest-poll"), ("streams", "host-io_uring"), ("sock_lowlevel", "guest-kept-io_uring")]
 
 pytestmark = [
     pytest.mark.timeout(600),

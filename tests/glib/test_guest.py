@@ -170,7 +170,7 @@ class TestContexts:
         assert guest_loop.run_until_complete(asyncio.sleep(0, 1)) == 1
 
     def test_two_loops_in_two_contexts_of_one_thread(self, guest_loop, new_loop, main):
-        other = new_loop("guest-epoll")
+        other = new_loop("guest-poll")
         context = GLib.MainContext.new()
         with glib.attach(guest_loop), glib.attach(other, context):
             task = other.create_task(asyncio.sleep(0.001, "other"))
