@@ -37,9 +37,9 @@ def run(any_loop):
 
 def assert_on_time(ticks, seconds):
     """Nearly all of them, and with no long gap: machines are shared."""
-    assert len(ticks) >= 0.6 * seconds * 1000 / TICK_MS
+    assert len(ticks) >= 0.5 * seconds * 1000 / TICK_MS
     gaps = sorted(b - a for a, b in itertools.pairwise(ticks))
-    assert gaps[len(gaps) // 2] < 0.013
+    assert gaps[len(gaps) // 2] < 0.02
     assert gaps[-1] < 0.5
 
 

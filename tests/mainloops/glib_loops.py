@@ -9,7 +9,7 @@ from gi.repository import GLib
 import aioqemu_loop
 from aioqemu_loop import glib
 
-# use_g_source()'s classic rule from io_uring and from poll, its other rule, and the classic one with a set that is one fd.
+# use_g_source()'s classic rule from io_uring and from poll, its other rule, and the classic one with one fd to poll.
 GUESTS = ("guest-io_uring", "guest-poll", "guest-kept-io_uring", "guest-set-epoll")
 HOSTS = ("host-io_uring", "host-epoll", "host-poll")
 
