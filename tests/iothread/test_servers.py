@@ -437,6 +437,29 @@ def test_when_all_threads_are_stopped_what_comes_is_closed_and_told_once(pool, r
     run(main())
 
 
+def test_a_thread_that_refuses_although_it_runs_is_given_up(pool, run):
+    class Refusing:
+        running = True
+        connections = ()
+        asked = 0
+
+        def hand_in(self, *args, **options):
+            self.asked += 1
+            raise RuntimeError("it cannot be told")
+
+    refusing = Refusing()
+
+    async def main():
+        server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", 0, iothreads=[refusing, pool[0]])
+        for i in range(3):
+            assert await talk(server, i) == i
+        server.close()
+        await server.wait_closed()
+
+    run(main())
+    assert refusing.asked == 1
+
+
 def test_threads_that_stop_while_connections_come_lose_nothing_else(fdmon, run, no_leaks):
     """Whatever the moment, every client is served or sees the end, and the server's books come out even."""
 
