@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import os
 import threading
 import time
@@ -223,11 +224,15 @@ class Worker:
 
 @atexit.register
 def _stop_all() -> None:
-    """What still runs when the interpreter exits."""
-    running = [worker for worker in list(_workers) if worker.running and worker.is_ours]
-    for worker in running:
+    """What still runs when the interpreter exits, but for the thread that calls this: it would wait for itself."""
+    asked = []
+    for worker in list(_workers):
+        if not worker.running or not worker.is_ours or worker.thread is threading.current_thread():
+            continue
         worker._exiting = True
-        worker.request_stop()
+        with contextlib.suppress(RuntimeError):  # somebody closed its loop; the others are to end all the same
+            worker.request_stop()
+            asked.append(worker)
     deadline = time.monotonic() + EXIT_PATIENCE
-    for worker in running:
+    for worker in asked:
         worker.thread.join(max(0.0, deadline - time.monotonic()))
