@@ -119,11 +119,8 @@ class Worker:
     def _main(self, begun: threading.Event) -> None:
         """QEMU's iothread_run: by itself, and by a GLib main context once somebody has asked for that."""
         try:
-            while self.running:
-                self._run_loop()
-        except Exception as exc:  # the monitor cannot go on
-            with self._lock:
-                self.running = False
+            self._serve()
+        except BaseException as exc:  # the monitor cannot go on
             if begun.is_set():
                 self._report("cannot go on", exc)
             else:
@@ -134,6 +131,14 @@ class Worker:
             else:
                 self.loop.close()
             begun.set()
+
+    def _serve(self) -> None:
+        try:
+            while self.running:
+                self._run_loop()
+        finally:
+            with self._lock:
+                self.running = False
 
     def _run_loop(self) -> None:
         """run_forever(), by one route or the other. SystemExit and KeyboardInterrupt end the program of the main
@@ -158,7 +163,11 @@ class Worker:
             self._run_loop()
 
     def _report(self, message: str, exc: BaseException, **details: Any) -> None:
-        self.loop.call_exception_handler({"message": f"IOThread {self.name!r}: {message}", "exception": exc, **details})
+        told = {"message": f"IOThread {self.name!r}: {message}", "exception": exc, **details}
+        try:
+            self.loop.call_exception_handler(told)
+        except (SystemExit, KeyboardInterrupt):  # the program's handler asks for them; see _run_loop()
+            self.loop.default_exception_handler(told)
 
     def _turn(self) -> None:
         self.loop.call_soon(self.loop.stop)
@@ -171,7 +180,7 @@ class Worker:
             self._end_tasks_and_connections()
             self._wait_for([self.loop.create_task(self.loop.shutdown_asyncgens())])
             self._shut_down_executor()
-        except Exception as exc:
+        except BaseException as exc:
             self._report("error while stopping", exc)
         finally:
             for call in list(self.calls):
