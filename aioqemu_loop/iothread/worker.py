@@ -15,6 +15,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,16 @@ class Worker:
     def is_ours(self) -> bool:
         """False in a child that was forked since: the thread is not there."""
         return self._pid == os.getpid()
+
+    def waits_for(self, thread: threading.Thread) -> bool:
+        """Whether the thread's end has to wait for `thread`: itself, and those of the loop's default executor."""
+        if thread is self.thread:
+            return True
+        executor: Any = getattr(self.loop, "_default_executor", None)
+        if not isinstance(executor, ThreadPoolExecutor):
+            return False
+        with executor._shutdown_lock:  # its threads begin to work before they are in the set
+            return thread in executor._threads
 
     def hand_in(
         self,

@@ -43,6 +43,28 @@ def test_it_cannot_stop_itself(iothread):
     assert iothread.running
 
 
+def test_its_executor_cannot_stop_it(iothread):
+    async def stop():
+        await asyncio.to_thread(iothread.stop)
+
+    with pytest.raises(RuntimeError, match="cannot stop itself"):
+        iothread.submit(stop()).result(PATIENCE)
+    assert iothread.running
+
+
+@pytest.mark.parametrize("executor", [False, True])
+def test_a_pool_that_cannot_stop_in_one_of_its_threads_goes_on(pool, executor):
+    async def stop():
+        if executor:
+            await asyncio.to_thread(pool.stop)
+        else:
+            pool.stop()
+
+    with pytest.raises(RuntimeError, match="'pool-1' cannot stop itself"):
+        pool[1].submit(stop()).result(PATIENCE)
+    assert all(thread.running for thread in pool)
+
+
 def test_submit_and_run_after_stop_raise(iothread, run):
     iothread.stop()
     with pytest.raises(RuntimeError, match="'worker' is stopped"):
