@@ -204,6 +204,8 @@ class Worker:
         aborts = 0
         while True:
             tasks = asyncio.all_tasks(self.loop)
+            # A task factory's tasks may be unknown to asyncio.
+            tasks.update(call.task for call in self.calls if call.task is not None and not call.task.done())
             if tasks:
                 self._cancel(tasks)
             elif self.connections and aborts < ABORT_TURNS:

@@ -100,6 +100,24 @@ def test_who_waits_in_another_loop_is_told(iothread, run):
     run(main())
 
 
+def test_stop_cancels_a_factorys_tasks_that_asyncio_does_not_know(iothread):
+    class Task(asyncio.tasks._PyTask):
+        pass
+
+    def factory(loop, coro, **options):
+        task = Task(coro, loop=loop, **options)
+        asyncio.tasks._unregister_task(task)
+        return task
+
+    begun = threading.Event()
+    iothread.loop.call_soon_threadsafe(iothread.loop.set_task_factory, factory)
+    future = iothread.submit(for_ever(begun))
+    assert begun.wait(PATIENCE)
+    iothread.loop.call_soon_threadsafe(iothread.loop.set_task_factory, None)
+    iothread.stop()
+    assert future.cancelled()
+
+
 def test_stop_waits_for_tasks_that_take_their_time(iothread):
     begun = threading.Event()
     steps = []
