@@ -224,6 +224,7 @@ class HandOver:
             connection.forget()
             return
         loop = iothread.loop
+        loop._claim_fd(sock.fileno())  # before any other code can write to a transport that had the number
         protocol = None
         transport = None
         try:

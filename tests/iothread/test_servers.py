@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import functools
 import gc
+import os
 import socket
 import sys
 import threading
@@ -433,6 +434,45 @@ def test_when_all_threads_are_stopped_what_comes_is_closed_and_told_once(pool, r
         assert details["server"] is server
         server.close()
         await asyncio.wait_for(server.wait_closed(), PATIENCE)
+
+    run(main())
+
+
+@pytest.mark.parametrize("with_tls", [False, True], ids=["plain", "tls"])
+def test_a_number_whose_file_was_closed_behind_a_transports_back_serves_again(iothread, run, with_tls, tls):
+    """As on the server's own loop: the old protocol hears that its connection is lost, the new one works."""
+    old = Noted()
+    seen = []
+
+    class NotedFd(Echo):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            seen.append(transport.get_extra_info("socket").fileno())
+
+    async def make(sock):
+        await asyncio.get_running_loop().create_connection(lambda: old, sock=sock)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            NotedFd, "127.0.0.1", 0, iothreads=[iothread], **({"ssl": tls[0]} if with_tls else {})
+        )
+        client = socket.create_connection(server.sockets[0].getsockname())  # waits in the backlog
+        one, other = socket.socketpair()
+        number = one.fileno()
+        iothread.submit(make(one)).result(PATIENCE)
+        os.close(number)  # what accept() gets next
+        options = {"ssl": tls[1], "server_hostname": "localhost"} if with_tls else {}
+        reader, writer = await asyncio.open_connection(sock=client, **options)
+        writer.write(b"hello")
+        assert await asyncio.wait_for(reader.readexactly(5), PATIENCE) == b"hello"
+        await wait(old.lost)
+        assert seen == [number]
+        writer.close()
+        await writer.wait_closed()
+        other.close()
+        server.close()
+        await server.wait_closed()
 
     run(main())
 
