@@ -70,6 +70,13 @@ async def echo_streams(threads, reader, writer):
         await writer.wait_closed()
 
 
+async def others_end():
+    """In an IOThread: all else has ended. Up to 3.11 a server's wait_closed() does not wait for handlers."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        await asyncio.wait(others)
+
+
 @contextlib.asynccontextmanager
 async def connected(server, **options):
     address = server.sockets[0].getsockname()
@@ -121,6 +128,8 @@ def test_echo_over_a_pool(pool, run, kind, tls, tmp_path):
         assert await asyncio.wait_for(asyncio.gather(*talks), 3 * PATIENCE) == list(range(60))
         server.close()
         await server.wait_closed()
+        for thread in pool:
+            await asyncio.wait_for(thread.run(others_end()), PATIENCE)
 
     run(main())
     threads = [(thread.thread_id, thread.loop) for thread in pool]
