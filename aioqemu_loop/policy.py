@@ -31,7 +31,11 @@ def new_event_loop(
     """
     loop = Loop("poll" if g_source and fdmon == "auto" else fdmon, poll_max_ns)
     if g_source:
-        loop.use_g_source()
+        try:
+            loop.use_g_source()
+        except BaseException:
+            loop.close()
+            raise
     return loop
 
 

@@ -23,8 +23,8 @@ class Call:
             raise TypeError(f"a coroutine was expected, got {coro!r}")
         self._worker = worker
         self._coro = coro
-        self._asked_to_cancel = False
         self.task: asyncio.Task[Any] | None = None
+        self.cancels_taken = 0  # how many the task heard of before it was done
 
     def begin(self) -> None:
         """In the caller's thread, whose context variables the coroutine sees."""
@@ -63,8 +63,8 @@ class Call:
         self.task.add_done_callback(self._done)
 
     def _cancel_task(self, message: Any) -> None:
-        if self.task is not None:
-            self.task.cancel(message)
+        if self.task is not None and self.task.cancel(message):
+            self.cancels_taken += 1
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._worker.calls.discard(self)
@@ -77,8 +77,9 @@ class Call:
         else:
             self._failed(exc)
 
-    def _nobody_sees(self, exc: BaseException) -> None:
-        self._worker.loop.call_exception_handler(
+    def _nobody_sees(self, exc: BaseException, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Tell the exception handler of `loop`, the one whose thread this is; None: the worker's."""
+        (loop or self._worker.loop).call_exception_handler(
             {
                 "message": f"Exception in IOThread {self._worker.name!r} that nobody waits for any more",
                 "exception": exc,
@@ -126,13 +127,18 @@ class SubmittedCall(Call):
 
 
 class _OutcomeFuture(asyncio.Future[Any]):
-    """In the caller's loop. As awaiting a task does, cancelling asks the task, and its end decides."""
+    """In the caller's loop. As awaiting a task does, cancelling asks the task, and its end decides, unless it has come
+    already."""
 
     call: Call
+    cancels_asked = 0
+    last_message: Any = None
 
     def cancel(self, msg: Any = None) -> bool:
         if self.done():
             return False
+        self.cancels_asked += 1
+        self.last_message = msg
         self.call.cancel(msg)
         return True
 
@@ -149,23 +155,30 @@ class AwaitedCall(Call):
         self.future = _OutcomeFuture(loop=self._caller)
         self.future.call = self
 
-    def _tell(self, method: Any, argument: Any) -> bool:
+    def _tell(self, method: Any, argument: Any, exc: BaseException | None = None) -> bool:
         """Thread-safe. False where the caller's loop is closed."""
         try:
-            self._caller.call_soon_threadsafe(self._told, method, argument)
+            self._caller.call_soon_threadsafe(self._told, method, argument, exc)
         except RuntimeError:
             return False
         return True
 
-    def _told(self, method: Any, argument: Any) -> None:
-        if not self.future.done():
-            method(argument)
+    def _told(self, method: Any, argument: Any, exc: BaseException | None) -> None:
+        if self.future.done():
+            return
+        # The task is done, so no more of them are taken: those that are missing came while its outcome was on its way.
+        if self.cancels_taken < self.future.cancels_asked:
+            self.future.set_cancelled(self.future.last_message)
+            if exc is not None:
+                self._nobody_sees(exc, self._caller)
+            return
+        method(argument)
 
     def _returned(self, result: Any) -> None:
         self._tell(self.future.set_result, result)
 
     def _failed(self, exc: BaseException) -> None:
-        if not self._tell(self.future.set_exception, exc):
+        if not self._tell(self.future.set_exception, exc, exc):
             self._nobody_sees(exc)
 
     def _cancelled(self, message: Any) -> None:

@@ -189,18 +189,20 @@ class IOThread:
 
     def stop(self) -> None:
         """Cancel the tasks, close the connections, wait for their end, and join the thread. Exceptions of tasks that
-        nobody else sees go to the loop's exception handler. Raises RuntimeError in the IOThread itself, which would
-        wait for itself."""
+        nobody else sees go to the loop's exception handler. Raises RuntimeError in the IOThread itself and in its
+        default executor, which would wait for themselves."""
+        self._check_stoppable()
         self._request_stop()
         if self._worker.is_ours:
             self._worker.thread.join()
 
-    def _request_stop(self) -> None:
-        if not self._worker.is_ours:
-            return
-        if self._worker.thread is threading.current_thread():
+    def _check_stoppable(self) -> None:
+        if self._worker.is_ours and self._worker.waits_for(threading.current_thread()):
             raise RuntimeError(f"IOThread {self.name!r} cannot stop itself")
-        self._worker.request_stop()
+
+    def _request_stop(self) -> None:
+        if self._worker.is_ours:
+            self._worker.request_stop()
 
     # -- what servers ask, see loop/elsewhere.py --
 

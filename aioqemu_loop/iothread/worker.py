@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +72,16 @@ class Worker:
         """False in a child that was forked since: the thread is not there."""
         return self._pid == os.getpid()
 
+    def waits_for(self, thread: threading.Thread) -> bool:
+        """Whether the thread's end has to wait for `thread`: itself, and those of the loop's default executor."""
+        if thread is self.thread:
+            return True
+        executor: Any = getattr(self.loop, "_default_executor", None)
+        if not isinstance(executor, ThreadPoolExecutor):
+            return False
+        with executor._shutdown_lock:  # its threads begin to work before they are in the set
+            return thread in executor._threads
+
     def hand_in(
         self,
         callback: Callable[..., Any],
@@ -118,11 +130,8 @@ class Worker:
     def _main(self, begun: threading.Event) -> None:
         """QEMU's iothread_run: by itself, and by a GLib main context once somebody has asked for that."""
         try:
-            while self.running:
-                self._run_loop()
-        except Exception as exc:  # the monitor cannot go on
-            with self._lock:
-                self.running = False
+            self._serve()
+        except BaseException as exc:  # the monitor cannot go on
             if begun.is_set():
                 self._report("cannot go on", exc)
             else:
@@ -133,6 +142,14 @@ class Worker:
             else:
                 self.loop.close()
             begun.set()
+
+    def _serve(self) -> None:
+        try:
+            while self.running:
+                self._run_loop()
+        finally:
+            with self._lock:
+                self.running = False
 
     def _run_loop(self) -> None:
         """run_forever(), by one route or the other. SystemExit and KeyboardInterrupt end the program of the main
@@ -157,7 +174,11 @@ class Worker:
             self._run_loop()
 
     def _report(self, message: str, exc: BaseException, **details: Any) -> None:
-        self.loop.call_exception_handler({"message": f"IOThread {self.name!r}: {message}", "exception": exc, **details})
+        told = {"message": f"IOThread {self.name!r}: {message}", "exception": exc, **details}
+        try:
+            self.loop.call_exception_handler(told)
+        except (SystemExit, KeyboardInterrupt):  # the program's handler asks for them; see _run_loop()
+            self.loop.default_exception_handler(told)
 
     def _turn(self) -> None:
         self.loop.call_soon(self.loop.stop)
@@ -170,7 +191,7 @@ class Worker:
             self._end_tasks_and_connections()
             self._wait_for([self.loop.create_task(self.loop.shutdown_asyncgens())])
             self._shut_down_executor()
-        except Exception as exc:
+        except BaseException as exc:
             self._report("error while stopping", exc)
         finally:
             for call in list(self.calls):
@@ -183,6 +204,8 @@ class Worker:
         aborts = 0
         while True:
             tasks = asyncio.all_tasks(self.loop)
+            # A task factory's tasks may be unknown to asyncio.
+            tasks.update(call.task for call in self.calls if call.task is not None and not call.task.done())
             if tasks:
                 self._cancel(tasks)
             elif self.connections and aborts < ABORT_TURNS:
@@ -223,11 +246,15 @@ class Worker:
 
 @atexit.register
 def _stop_all() -> None:
-    """What still runs when the interpreter exits."""
-    running = [worker for worker in list(_workers) if worker.running and worker.is_ours]
-    for worker in running:
+    """What still runs when the interpreter exits, but for the thread that calls this: it would wait for itself."""
+    asked = []
+    for worker in list(_workers):
+        if not worker.running or not worker.is_ours or worker.thread is threading.current_thread():
+            continue
         worker._exiting = True
-        worker.request_stop()
+        with contextlib.suppress(RuntimeError):  # somebody closed its loop; the others are to end all the same
+            worker.request_stop()
+            asked.append(worker)
     deadline = time.monotonic() + EXIT_PATIENCE
-    for worker in running:
+    for worker in asked:
         worker.thread.join(max(0.0, deadline - time.monotonic()))

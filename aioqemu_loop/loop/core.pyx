@@ -229,6 +229,10 @@ cdef class LoopCore:
     def _add_writer(self, fd, callback, *args, context=None):
         return self.watch(fd, callback, args, True, context)
 
+    def _claim_fd(self, int fd):
+        """A new file has this number. Whatever is registered by it has lost its own."""
+        self.context.claim(fd)
+
     def _ensure_fd_no_transport(self, fd):
         self.refuse_transport(fd)
 

@@ -166,6 +166,10 @@ class Balancer:
         self._threads.append(chosen)
         return chosen
 
+    def give_up(self, thread: ServingThread) -> None:
+        """It takes no more, whatever its `running` says."""
+        self._threads.remove(thread)
+
 
 class HandOver:
     """What a listener does with accepted sockets instead of making transports itself. Called in the server's thread."""
@@ -192,8 +196,11 @@ class HandOver:
         own = None if py_context is None else py_context.copy()
         while (thread := self._balancer.pick()) is not None:
             enter = functools.partial(connection.count_in, thread)
-            with contextlib.suppress(RuntimeError):  # stopped just now
+            try:
                 thread.hand_in(self._begin, connection, sock, peername, own, context=own, first=enter)
+            except RuntimeError:  # stopped just now
+                self._balancer.give_up(thread)
+            else:
                 return
         sock.close()
         self._tell_once()
@@ -217,6 +224,7 @@ class HandOver:
             connection.forget()
             return
         loop = iothread.loop
+        loop._claim_fd(sock.fileno())  # before any other code can write to a transport that had the number
         protocol = None
         transport = None
         try:

@@ -47,7 +47,7 @@ def move_out(StreamTransport stream not None, AioContext context not None, loop)
         old_context.remove_handler(old)
         old.added = False
         try:
-            old_context.settle(old)  # a receive that is armed may have more; a send that is queued is done
+            old_context.settle(old)  # what is armed may have more, and holds the file; a queued send is done
         except BaseException:
             old.watch()
             if was_reading:

@@ -477,6 +477,31 @@ def test_the_old_threads_batch_has_nothing_more_to_do_with_it(iothread, run, pai
     run(main())
 
 
+def test_the_old_loop_does_not_hold_the_file(iothread, run, pair):
+    """What a ring has armed keeps a connection open for its peer, although the fd is closed."""
+    ours, peer = pair
+    protocol = Recorder()
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        transport = await connect(ours, protocol)
+        peer.sendall(b"x")
+        await protocol.until_in_executor(lambda it: it.data == b"x")
+
+        def close_there():
+            iothread.submit(call(transport.close)).result(PATIENCE)
+            ended.append(peer.recv(1))
+
+        ended = []
+        moving = asyncio.ensure_future(iothread.adopt(transport))
+        loop.call_soon(loop.call_soon, close_there)  # behind the move, in its batch
+        await moving
+        await protocol.until_in_executor(lambda it: it.calls[-1][0] == "connection_lost")
+        assert ended == [b""]
+
+    run(main())
+
+
 def test_write_eof_with_output_queued_follows_it(iothread, run, pair):
     ours, peer = pair
     protocol = Recorder()

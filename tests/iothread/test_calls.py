@@ -300,6 +300,84 @@ def test_a_task_that_fails_when_cancelled_gives_its_exception(iothread, run, dir
     run(main())
 
 
+@pytest.mark.parametrize("direct", [True, False], ids=["task here", "iothread"])
+def test_a_cancellation_that_comes_after_the_end_is_not_lost(iothread, run, direct):
+    async def result():
+        return "too late"
+
+    async def main():
+        async def caller():
+            return await (asyncio.ensure_future(result()) if direct else iothread.run(result()))
+
+        task = asyncio.ensure_future(caller())
+        await asyncio.sleep(0)
+        if direct:
+            await asyncio.sleep(0)  # it ends in this turn
+        else:
+            iothread.submit(answer()).result(PATIENCE)  # it is done there, but this loop does not know yet
+        assert task.cancel("enough")
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert task.cancelled()
+
+    run(main())
+
+
+def test_a_second_cancellation_that_comes_after_the_end_is_not_lost(iothread, run):
+    sleeper = Sleeper(swallow=True)
+
+    async def main():
+        task = asyncio.ensure_future(iothread.run(sleeper()))
+        await begun(sleeper)
+        assert task.cancel()
+        assert sleeper.ended.wait(PATIENCE)
+        iothread.submit(answer()).result(PATIENCE)
+        assert task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(main())
+
+
+def test_an_exception_that_a_cancellation_overtakes_is_told(iothread, run):
+    told = []
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda _, details: told.append(details))
+        task = asyncio.ensure_future(iothread.run(fails()))
+        await asyncio.sleep(0)
+        iothread.submit(answer()).result(PATIENCE)
+        assert task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(main())
+    (details,) = told
+    assert isinstance(details["exception"], ZeroDivisionError)
+
+
+def test_one_that_runs_short_calls_for_ever_can_be_cancelled(iothread, run):
+    async def nothing():
+        pass
+
+    async def for_ever(ran):
+        while True:
+            await iothread.run(nothing())
+            ran.set()
+
+    async def main():
+        for _ in range(100):
+            ran = asyncio.Event()
+            task = asyncio.ensure_future(for_ever(ran))
+            await ran.wait()
+            task.cancel()
+            done, _ = await asyncio.wait([task], timeout=PATIENCE)
+            assert done
+            assert task.cancelled()
+
+    run(main())
+
+
 def test_wait_for_ends_it(iothread, run):
     sleeper = Sleeper()
 

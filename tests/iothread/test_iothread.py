@@ -162,6 +162,51 @@ def test_an_exit_in_a_callback_does_not_end_it(iothread, error):
     iothread.errors.clear()
 
 
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_an_exit_in_its_exception_handler_does_not_end_it(iothread, error, caplog):
+    def leave(loop, details):
+        raise error(3)
+
+    iothread.loop.set_exception_handler(leave)
+    iothread.loop.call_soon_threadsafe(lambda: 1 / 0)
+    assert iothread.submit(where()).result(PATIENCE)
+    assert iothread.running
+    (record,) = caplog.records
+    assert record.message == "IOThread 'worker': exit asked for by a callback"
+    assert record.exc_info[0] is error
+
+
+class End(BaseException):
+    """Neither an Exception nor one of those that end programs."""
+
+
+@pytest.mark.parametrize("error", [OSError, End])
+def test_what_its_thread_dies_of_leaves_it_stopped(no_leaks, error, caplog):
+    monitor = BrokenMonitor()
+    monitor.broken = False
+    thread = aioqemu_loop.IOThread("disk", fdmon=monitor, poll_max_ns=0)
+    seen = []
+
+    def leave(loop, details):
+        seen.append(thread.running)
+        raise SystemExit(3)
+
+    def fail(*_):
+        raise error("the monitor is broken")
+
+    thread.loop.set_exception_handler(leave)
+    monitor.wait = fail
+    thread._worker.thread.join(PATIENCE)
+    assert not thread.running
+    assert thread.loop.is_closed()
+    assert set(seen) == {False}
+    with pytest.raises(RuntimeError, match="stopped"):
+        thread.submit(coroutine := where())
+    assert coroutine.cr_frame is None
+    thread.stop()
+    assert caplog.records[0].message == "IOThread 'disk': cannot go on"
+
+
 def test_subprocesses_run_in_it(iothread):
     async def echo():
         process = await asyncio.create_subprocess_exec("cat", stdin=-1, stdout=-1)

@@ -169,3 +169,38 @@ def test_a_child_of_fork_exits_without_it(fdmon):
         """,
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "7\n", "")
+
+
+def test_exit_functions_that_run_in_one_leave_it_alone(fdmon):
+    result, _ = run_program(
+        fdmon,
+        """
+        other = aioqemu_loop.IOThread("other")
+
+        async def run_exit_functions():
+            atexit._run_exitfuncs()
+            return thread.running, other.running
+
+        print(thread.submit(run_exit_functions()).result(), flush=True)
+        thread.stop()
+        """,
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "(True, False)\n", "")
+
+
+def test_one_that_cannot_be_stopped_does_not_keep_the_others_from_it(fdmon):
+    result, _ = run_program(
+        fdmon,
+        """
+        others = [aioqemu_loop.IOThread("other") for _ in range(8)]  # the order in which they are stopped is any
+
+        def refuse(*args, **options):
+            raise RuntimeError("Event loop is closed")
+
+        for other in others:
+            other.submit(cleanup("task"))
+            other.submit(asyncio.sleep(0)).result()  # the task has begun
+        thread.loop.call_soon_threadsafe = refuse
+        """,
+    )
+    assert (result.returncode, result.stdout.count("cleaned up"), result.stderr) == (0, 8, "")

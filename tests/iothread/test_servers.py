@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import functools
 import gc
+import os
 import socket
 import sys
 import threading
@@ -69,6 +70,13 @@ async def echo_streams(threads, reader, writer):
         await writer.wait_closed()
 
 
+async def others_end():
+    """In an IOThread: all else has ended. Up to 3.11 a server's wait_closed() does not wait for handlers."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        await asyncio.wait(others)
+
+
 @contextlib.asynccontextmanager
 async def connected(server, **options):
     address = server.sockets[0].getsockname()
@@ -120,6 +128,8 @@ def test_echo_over_a_pool(pool, run, kind, tls, tmp_path):
         assert await asyncio.wait_for(asyncio.gather(*talks), 3 * PATIENCE) == list(range(60))
         server.close()
         await server.wait_closed()
+        for thread in pool:
+            await asyncio.wait_for(thread.run(others_end()), PATIENCE)
 
     run(main())
     threads = [(thread.thread_id, thread.loop) for thread in pool]
@@ -435,6 +445,68 @@ def test_when_all_threads_are_stopped_what_comes_is_closed_and_told_once(pool, r
         await asyncio.wait_for(server.wait_closed(), PATIENCE)
 
     run(main())
+
+
+@pytest.mark.parametrize("with_tls", [False, True], ids=["plain", "tls"])
+def test_a_number_whose_file_was_closed_behind_a_transports_back_serves_again(iothread, run, with_tls, tls):
+    """As on the server's own loop: the old protocol hears that its connection is lost, the new one works."""
+    old = Noted()
+    seen = []
+
+    class NotedFd(Echo):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            seen.append(transport.get_extra_info("socket").fileno())
+
+    async def make(sock):
+        await asyncio.get_running_loop().create_connection(lambda: old, sock=sock)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            NotedFd, "127.0.0.1", 0, iothreads=[iothread], **({"ssl": tls[0]} if with_tls else {})
+        )
+        client = socket.create_connection(server.sockets[0].getsockname())  # waits in the backlog
+        one, other = socket.socketpair()
+        number = one.fileno()
+        iothread.submit(make(one)).result(PATIENCE)
+        os.close(number)  # what accept() gets next
+        options = {"ssl": tls[1], "server_hostname": "localhost"} if with_tls else {}
+        reader, writer = await asyncio.open_connection(sock=client, **options)
+        writer.write(b"hello")
+        assert await asyncio.wait_for(reader.readexactly(5), PATIENCE) == b"hello"
+        await wait(old.lost)
+        assert seen == [number]
+        writer.close()
+        await writer.wait_closed()
+        other.close()
+        server.close()
+        await server.wait_closed()
+
+    run(main())
+
+
+def test_a_thread_that_refuses_although_it_runs_is_given_up(pool, run):
+    class Refusing:
+        running = True
+        connections = ()
+        asked = 0
+
+        def hand_in(self, *args, **options):
+            self.asked += 1
+            raise RuntimeError("it cannot be told")
+
+    refusing = Refusing()
+
+    async def main():
+        server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", 0, iothreads=[refusing, pool[0]])
+        for i in range(3):
+            assert await talk(server, i) == i
+        server.close()
+        await server.wait_closed()
+
+    run(main())
+    assert refusing.asked == 1
 
 
 def test_threads_that_stop_while_connections_come_lose_nothing_else(fdmon, run, no_leaks):

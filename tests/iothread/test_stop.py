@@ -43,6 +43,28 @@ def test_it_cannot_stop_itself(iothread):
     assert iothread.running
 
 
+def test_its_executor_cannot_stop_it(iothread):
+    async def stop():
+        await asyncio.to_thread(iothread.stop)
+
+    with pytest.raises(RuntimeError, match="cannot stop itself"):
+        iothread.submit(stop()).result(PATIENCE)
+    assert iothread.running
+
+
+@pytest.mark.parametrize("executor", [False, True])
+def test_a_pool_that_cannot_stop_in_one_of_its_threads_goes_on(pool, executor):
+    async def stop():
+        if executor:
+            await asyncio.to_thread(pool.stop)
+        else:
+            pool.stop()
+
+    with pytest.raises(RuntimeError, match="'pool-1' cannot stop itself"):
+        pool[1].submit(stop()).result(PATIENCE)
+    assert all(thread.running for thread in pool)
+
+
 def test_submit_and_run_after_stop_raise(iothread, run):
     iothread.stop()
     with pytest.raises(RuntimeError, match="'worker' is stopped"):
@@ -76,6 +98,24 @@ def test_who_waits_in_another_loop_is_told(iothread, run):
             await asyncio.wait_for(task, PATIENCE)
 
     run(main())
+
+
+def test_stop_cancels_a_factorys_tasks_that_asyncio_does_not_know(iothread):
+    class Task(asyncio.tasks._PyTask):
+        pass
+
+    def factory(loop, coro, **options):
+        task = Task(coro, loop=loop, **options)
+        asyncio.tasks._unregister_task(task)
+        return task
+
+    begun = threading.Event()
+    iothread.loop.call_soon_threadsafe(iothread.loop.set_task_factory, factory)
+    future = iothread.submit(for_ever(begun))
+    assert begun.wait(PATIENCE)
+    iothread.loop.call_soon_threadsafe(iothread.loop.set_task_factory, None)
+    iothread.stop()
+    assert future.cancelled()
 
 
 def test_stop_waits_for_tasks_that_take_their_time(iothread):

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+import warnings
 
 import pytest
 
@@ -67,6 +68,17 @@ class TestTheClassicRule:
             assert loop.fdmon == "poll"
             assert loop.context.g_source_mode
             loop.close()
+
+    def test_one_that_cannot_be_made_for_it_is_closed(self, fdmon, no_leaks, monkeypatch):
+        def fail(loop, **options):
+            raise OSError("no monitor today")
+
+        monkeypatch.setattr(aioqemu_loop.Loop, "use_g_source", fail)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(OSError, match="no monitor today") as caught:
+                aioqemu_loop.new_event_loop(fdmon=fdmon, g_source=True)
+        assert caught.traceback[-2].frame.f_locals["loop"].is_closed()
 
     def test_readers_writers_and_their_pending_events_move(self, loop):
         ours, theirs = socket.socketpair()
