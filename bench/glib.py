@@ -170,7 +170,8 @@ def measure(name: str, case: Case, seconds: float) -> float:
         from gi.events import GLibEventLoop
 
         loop = GLibEventLoop(GLib.MainContext.default())
-        return float(loop.run_until_complete(main()))
+        with contextlib.closing(loop):
+            return float(loop.run_until_complete(main()))
     import aioqemu_loop
     from aioqemu_loop import glib
 
