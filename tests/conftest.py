@@ -7,6 +7,7 @@ import functools
 import gc
 import os
 import signal
+import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -61,6 +62,23 @@ def no_leaks() -> Iterator[None]:
     gc.collect()
     left = open_fds() - before
     assert not left, f"file descriptors left open: {sorted(left)}"
+
+
+@pytest.fixture
+def pair(no_leaks: None) -> Iterator[Callable[[], tuple[socket.socket, socket.socket]]]:
+    """Makes connected, non-blocking socket pairs, and closes them."""
+    made: list[socket.socket] = []
+
+    def make() -> tuple[socket.socket, socket.socket]:
+        sockets = socket.socketpair()
+        made.extend(sockets)
+        for sock in sockets:
+            sock.setblocking(False)
+        return sockets
+
+    yield make
+    for sock in made:
+        sock.close()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -100,20 +99,3 @@ def watch(context):
     for item in made:
         if not context.closed:
             item.remove()
-
-
-@pytest.fixture
-def pair(no_leaks):
-    """Makes connected, non-blocking socket pairs, and closes them."""
-    made = []
-
-    def make():
-        sockets = socket.socketpair()
-        made.extend(sockets)
-        for sock in sockets:
-            sock.setblocking(False)
-        return sockets
-
-    yield make
-    for sock in made:
-        sock.close()

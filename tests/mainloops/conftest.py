@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -36,20 +35,3 @@ def guest_loop(request: pytest.FixtureRequest, no_leaks: None) -> Iterator[aioqe
     loop = new_guest_loop(request.param)
     yield loop
     loop.close()
-
-
-@pytest.fixture
-def pair(no_leaks: None) -> Iterator[Callable[[], tuple[socket.socket, socket.socket]]]:
-    """Makes connected, non-blocking socket pairs, and closes them."""
-    made: list[socket.socket] = []
-
-    def make() -> tuple[socket.socket, socket.socket]:
-        sockets = socket.socketpair()
-        made.extend(sockets)
-        for sock in sockets:
-            sock.setblocking(False)
-        return sockets
-
-    yield make
-    for sock in made:
-        sock.close()
