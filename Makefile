@@ -20,7 +20,7 @@ demo: $(VENV)/.demo
 
 # The suite has deadlines, and machines are shared: what failed is run once more, one by one. Twice is a failure, and
 # anything but failed tests (1), as a run that was interrupted, is one at once.
-PYTEST = $(BIN)/python -m pytest -q -n $(TESTERS) $(PYTEST_ARGS)
+PYTEST = $(BIN)/python -m pytest -q -n $(TESTERS) --dist loadgroup $(PYTEST_ARGS)
 AGAIN = $(BIN)/python -m pytest $(PYTEST_ARGS) --last-failed --last-failed-no-failures=none
 
 CORE = --ignore=tests/apps --ignore=tests/project --ignore=tests/glib/test_cpython.py

@@ -20,12 +20,13 @@ DOCS = Path(__file__).resolve().parents[2] / "docs" / "compatibility.md"
 FILES = list(modules())
 PAIRS = [(file, fdmon) for file in FILES for fdmon in (BACKENDS if file not in WITHOUT_LOOP else ["poll"])]
 
-# Where an outside main loop drives ours: what says most about a loop.
+# Where an outside main loop drives ours: what says most about a loop. With the default Python only, as these take long.
 OUTSIDE = [("events", guest) for guest in GUESTS]
 OUTSIDE += [(file, "g_source-io_uring") for file in ("base_events", "sock_lowlevel", "streams")]
+DEFAULT_PYTHON = Path(sys.prefix).name == ".venv"
 
-# A test waits for its run and for those before it.
-pytestmark = pytest.mark.timeout(900)
+# A test waits for its run and for those before it. One worker has them all: each would else start every run.
+pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("cpython")]
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +46,7 @@ def runs(request: pytest.FixtureRequest) -> Iterator[Runs]:
 
 @pytest.mark.skipif(bool(FILES), reason="the tests are installed")
 def test_the_tests_of_cpython_are_installed() -> None:
-    default_python = Path(sys.prefix).name == ".venv"
-    missing = pytest.fail if os.environ.get("CI") and default_python else pytest.skip
+    missing = pytest.fail if os.environ.get("CI") and DEFAULT_PYTHON else pytest.skip
     missing("NONE OF CPYTHON'S OWN TESTS WERE RUN: this Python has no package test (Debian: libpython3-testsuite)")
 
 
@@ -56,7 +56,7 @@ def test_what_passes_on_the_stdlibs_loop_passes_on_ours(runs: Runs, file: str, f
 
 
 @pytest.mark.skipif(not FILES, reason="this Python has no package test")
-@pytest.mark.parametrize(("file", "guest"), OUTSIDE)
+@pytest.mark.parametrize(("file", "guest"), OUTSIDE if DEFAULT_PYTHON else [])
 def test_what_passes_on_the_stdlibs_loop_passes_on_one_that_is_driven(runs: Runs, file: str, guest: str) -> None:
     if "io_uring" in guest and (reason := aioqemu_loop.fdmons()["io_uring"]) is not None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(f"io_uring is not usable here: {reason}")

@@ -16,6 +16,7 @@ PAIRS = [("events", kind) for kind in ("guest-poll", "guest-kept-io_uring", "gue
 PAIRS += [("subprocess", "guest-poll"), ("streams", "host-io_uring"), ("sock_lowlevel", "guest-kept-io_uring")]
 
 pytestmark = [
+    pytest.mark.xdist_group("cpython"),  # as tests/cpython: these keep two processors busy
     pytest.mark.timeout(600),
     pytest.mark.skipif(not modules(), reason="this Python has no package test"),
 ]
