@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -95,7 +96,9 @@ def in_thread(function: Callable[[], object], seconds: float = 10) -> object:
 def in_child(function: Callable[[], object]) -> str:
     """Run it in a forked child; gives back str() of its result, or "Name: text" of its exception."""
     reader, writer = os.pipe()
-    pid = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the test runner may have threads
+        pid = os.fork()
     if pid == 0:
         try:
             text = str(function())
