@@ -82,17 +82,14 @@ class Loop(SockMethods, _BaseEventLoop):
         try:
             sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)
             events._set_running_loop(self)
-            self._begin()
+            self._thread_id = threading.get_ident()
+            self._signals.attach()
             self._run_turns()
         finally:
             self._end()
             events._set_running_loop(None)
             self._set_coroutine_origin_tracking(False)
             sys.set_asyncgen_hooks(*old_hooks)
-
-    def _begin(self) -> None:
-        self._thread_id = threading.get_ident()
-        self._signals.attach()
 
     def _end(self) -> None:
         self._signals.detach()

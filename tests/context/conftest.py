@@ -3,26 +3,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
-
-
-@pytest.fixture
-def pairs(no_leaks: None) -> Iterator[Callable[[], tuple[socket.socket, socket.socket]]]:
-    """Makes connected socket pairs, and closes them."""
-    made: list[socket.socket] = []
-
-    def make() -> tuple[socket.socket, socket.socket]:
-        pair = socket.socketpair()
-        made.extend(pair)
-        for sock in pair:
-            sock.setblocking(False)
-        return pair
-
-    yield make
-    for sock in made:
-        sock.close()
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ def while_it_sleeps(context, action, until):
     return not needed.is_set()
 
 
-def test_a_handler_set_by_a_thread_during_a_wait_is_called(context, pairs):
-    ours, theirs = pairs()
+def test_a_handler_set_by_a_thread_during_a_wait_is_called(context, pair):
+    ours, theirs = pair()
     theirs.send(b"x")
     seen = []
     assert while_it_sleeps(
@@ -38,8 +38,8 @@ def test_a_handler_set_by_a_thread_during_a_wait_is_called(context, pairs):
     context.set_fd_handler(ours)
 
 
-def test_a_writer_added_by_a_thread_during_a_wait_is_called_and_the_reader_kept(context, pairs):
-    ours, theirs = pairs()
+def test_a_writer_added_by_a_thread_during_a_wait_is_called_and_the_reader_kept(context, pair):
+    ours, theirs = pair()
     seen = []
 
     def writable():
@@ -58,8 +58,8 @@ def test_a_writer_added_by_a_thread_during_a_wait_is_called_and_the_reader_kept(
     context.set_fd_handler(ours)
 
 
-def test_a_handler_removed_by_a_thread_during_a_wait_is_not_called(context, pairs):
-    ours, theirs = pairs()
+def test_a_handler_removed_by_a_thread_during_a_wait_is_not_called(context, pair):
+    ours, theirs = pair()
     seen = []
     done = []
 
@@ -75,7 +75,7 @@ def test_a_handler_removed_by_a_thread_during_a_wait_is_not_called(context, pair
     assert seen == []
 
 
-def test_many_threads_set_and_remove_while_the_context_runs(context, pairs):
+def test_many_threads_set_and_remove_while_the_context_runs(context, pair):
     failures = []
     left = [4]
 
@@ -154,9 +154,9 @@ def test_a_removal_in_the_own_thread_frees_the_port_at_once(context, listener):
     rebind(listener)
 
 
-def test_a_waiting_removal_ends_when_the_context_stops_running(context, pairs):
+def test_a_waiting_removal_ends_when_the_context_stops_running(context, pair):
     # The remover asks while poll() is in a callback; nobody calls poll() again.
-    ours, _ = pairs()
+    ours, _ = pair()
     context.set_fd_handler(ours, lambda: None)
     turns(context)
     asked = threading.Event()
@@ -207,12 +207,12 @@ def test_close_lets_a_waiting_remover_go(fdmon, no_leaks):
     assert not thread.is_alive()
 
 
-def test_a_remover_with_the_id_of_a_dead_owner_is_no_owner(context, pairs):
+def test_a_remover_with_the_id_of_a_dead_owner_is_no_owner(context, pair):
     # Thread ids are reused at once: the thread that removes may look like the one that polled and ended.
-    ours, theirs = pairs()
+    ours, theirs = pair()
     seen = []
     context.set_fd_handler(ours, lambda: seen.append(ours.recv(1)))
-    other, _ = pairs()
+    other, _ = pair()
     context.set_fd_handler(other, lambda: None)
     for _ in range(5):
         in_thread(lambda: context.poll(False))

@@ -9,8 +9,8 @@ import pytest
 from .helpers import raising, rescue, run_until, turns
 
 
-def test_reader_and_writer_are_called_while_ready(context, pairs):
-    ours, theirs = pairs()
+def test_reader_and_writer_are_called_while_ready(context, pair):
+    ours, theirs = pair()
     seen = []
     context.set_fd_handler(ours, lambda: seen.append(ours.recv(10)), lambda: seen.append("writable"))
     context.poll()
@@ -24,8 +24,8 @@ def test_reader_and_writer_are_called_while_ready(context, pairs):
     assert len(seen) == 3
 
 
-def test_setting_only_a_writer_removes_the_reader(context, pairs):
-    ours, theirs = pairs()
+def test_setting_only_a_writer_removes_the_reader(context, pair):
+    ours, theirs = pair()
     theirs.send(b"x")
     seen = []
     context.set_fd_handler(ours, lambda: seen.append("reader"))
@@ -39,15 +39,15 @@ def test_setting_only_a_writer_removes_the_reader(context, pairs):
     context.set_fd_handler(ours)
 
 
-def test_removing_what_was_never_set_does_nothing(context, pairs):
-    ours, _ = pairs()
+def test_removing_what_was_never_set_does_nothing(context, pair):
+    ours, _ = pair()
     context.set_fd_handler(ours)
     context.set_fd_handler(ours, wait=True)
     context.set_fd_handler(ours.fileno())
 
 
-def test_a_handler_may_remove_itself(context, pairs):
-    ours, theirs = pairs()
+def test_a_handler_may_remove_itself(context, pair):
+    ours, theirs = pair()
     theirs.send(b"x")
     seen = []
 
@@ -60,8 +60,8 @@ def test_a_handler_may_remove_itself(context, pairs):
     assert seen == [1]  # the writer was ready in the same turn, and is gone
 
 
-def test_a_handler_may_remove_itself_and_close_its_fd(context, pairs):
-    ours, theirs = pairs()
+def test_a_handler_may_remove_itself_and_close_its_fd(context, pair):
+    ours, theirs = pair()
     theirs.send(b"x")
 
     def reader():
@@ -75,8 +75,8 @@ def test_a_handler_may_remove_itself_and_close_its_fd(context, pairs):
     turns(context)
 
 
-def test_a_removed_handler_that_was_ready_in_the_same_turn_does_not_run(context, pairs):
-    socks = [pairs() for _ in range(4)]
+def test_a_removed_handler_that_was_ready_in_the_same_turn_does_not_run(context, pair):
+    socks = [pair() for _ in range(4)]
     ran = []
 
     def reader(number):
@@ -91,8 +91,8 @@ def test_a_removed_handler_that_was_ready_in_the_same_turn_does_not_run(context,
     assert len(ran) == 1
 
 
-def test_a_handler_that_closes_another_ready_fd_silences_it(context, pairs):
-    (a, peer_a), (b, peer_b) = pairs(), pairs()
+def test_a_handler_that_closes_another_ready_fd_silences_it(context, pair):
+    (a, peer_a), (b, peer_b) = pair(), pair()
     ran = []
 
     def reader(mine, other):
@@ -108,8 +108,8 @@ def test_a_handler_that_closes_another_ready_fd_silences_it(context, pairs):
     assert len(ran) == 1
 
 
-def test_a_replaced_reader_does_not_run_any_more(context, pairs):
-    (a, peer_a), (b, peer_b) = pairs(), pairs()
+def test_a_replaced_reader_does_not_run_any_more(context, pair):
+    (a, peer_a), (b, peer_b) = pair(), pair()
     ran = []
 
     def swap():
@@ -129,8 +129,8 @@ def test_a_replaced_reader_does_not_run_any_more(context, pairs):
         context.set_fd_handler(sock)
 
 
-def test_a_handler_set_in_a_callback_runs_in_a_later_turn(context, pairs):
-    (a, peer_a), (b, peer_b) = pairs(), pairs()
+def test_a_handler_set_in_a_callback_runs_in_a_later_turn(context, pair):
+    (a, peer_a), (b, peer_b) = pair(), pair()
     order = []
     peer_a.send(b"x")
     peer_b.send(b"x")
@@ -153,13 +153,13 @@ def test_a_handler_set_in_a_callback_runs_in_a_later_turn(context, pairs):
         context.set_fd_handler(sock)
 
 
-def test_an_exception_of_a_reader_comes_out_of_poll_and_the_other_readers_run(context, pairs):
-    socks = [pairs() for _ in range(3)]
+def test_an_exception_of_a_reader_comes_out_of_poll_and_the_other_readers_run(context, pair):
+    socks = [pair() for _ in range(3)]
     ran = []
     for number, (ours, theirs) in enumerate(socks):
         theirs.send(b"x")
         context.set_fd_handler(ours, lambda ours=ours, number=number: ran.append((number, ours.recv(1))))
-    bad, peer = pairs()
+    bad, peer = pair()
     peer.send(b"x")
     context.set_fd_handler(bad, raising(ValueError("reader")))
     with pytest.raises(ValueError, match="reader"):
@@ -175,8 +175,8 @@ def test_an_exception_of_a_reader_comes_out_of_poll_and_the_other_readers_run(co
 # -- nested polls --
 
 
-def test_a_nested_poll_dispatches_other_handlers_once(context, pairs):
-    socks = [pairs() for _ in range(5)]
+def test_a_nested_poll_dispatches_other_handlers_once(context, pair):
+    socks = [pair() for _ in range(5)]
     order = []
 
     def reader(number):
@@ -197,9 +197,9 @@ def test_a_nested_poll_dispatches_other_handlers_once(context, pairs):
         context.set_fd_handler(ours)
 
 
-def test_a_handler_queued_in_the_outer_turn_is_not_queued_again_by_a_nested_one(context, pairs):
+def test_a_handler_queued_in_the_outer_turn_is_not_queued_again_by_a_nested_one(context, pair):
     # The nested turn sees the second fd ready again before the outer turn has come to it.
-    (a, peer_a), (b, peer_b) = pairs(), pairs()
+    (a, peer_a), (b, peer_b) = pair(), pair()
     ran = []
 
     def nesting(sock):
@@ -218,9 +218,9 @@ def test_a_handler_queued_in_the_outer_turn_is_not_queued_again_by_a_nested_one(
         context.set_fd_handler(sock)
 
 
-def test_a_nested_poll_in_a_reader_that_has_not_read_yet_reports_it_again(context, pairs):
+def test_a_nested_poll_in_a_reader_that_has_not_read_yet_reports_it_again(context, pair):
     # Level-triggered also there; it is for the reader to notice.
-    ours, theirs = pairs()
+    ours, theirs = pair()
     theirs.send(b"x")
     depth = []
 
@@ -236,8 +236,8 @@ def test_a_nested_poll_in_a_reader_that_has_not_read_yet_reports_it_again(contex
     assert len(depth) == 3
 
 
-def test_a_handler_removed_by_a_nested_poll_does_not_run_in_the_outer_one(context, pairs):
-    (a, peer_a), (b, peer_b) = pairs(), pairs()
+def test_a_handler_removed_by_a_nested_poll_does_not_run_in_the_outer_one(context, pair):
+    (a, peer_a), (b, peer_b) = pair(), pair()
     ran = []
 
     def remove_all():
@@ -263,8 +263,8 @@ def test_a_handler_removed_by_a_nested_poll_does_not_run_in_the_outer_one(contex
 # -- arguments --
 
 
-def test_an_object_with_fileno_or_a_number_both_do(context, pairs):
-    ours, theirs = pairs()
+def test_an_object_with_fileno_or_a_number_both_do(context, pair):
+    ours, theirs = pair()
     seen = []
     theirs.send(b"x")
     context.set_fd_handler(ours, lambda: seen.append(1))
@@ -287,8 +287,8 @@ def test_a_number_beyond_int_is_refused(context):
         context.set_fd_handler(2**31, lambda: None)
 
 
-def test_a_closed_socket_is_refused(context, pairs):
-    ours, _ = pairs()
+def test_a_closed_socket_is_refused(context, pair):
+    ours, _ = pair()
     ours.close()
     with pytest.raises(ValueError):
         context.set_fd_handler(ours, lambda: None)
@@ -304,8 +304,8 @@ def test_a_closed_fd_is_refused_and_leaves_nothing(context):
     context.set_fd_handler(reader)
 
 
-def test_a_failing_set_of_a_writer_keeps_the_reader(context, pairs):
-    ours, theirs = pairs()
+def test_a_failing_set_of_a_writer_keeps_the_reader(context, pair):
+    ours, theirs = pair()
     seen = []
     context.set_fd_handler(ours, lambda: seen.append(ours.recv(1)))
     with pytest.raises(ValueError):

@@ -10,8 +10,7 @@ import time
 
 import pytest
 
-from ..conftest import PATIENCE
-from .real import GLib
+from .helpers import ticking
 
 HOST = "127.0.0.1"
 TICK_MS = 10
@@ -22,17 +21,8 @@ CLIENTS = 8
 @pytest.fixture
 def ticks():
     """Moments at which a GLib timeout of 10 ms fired."""
-    moments = []
-    source = GLib.timeout_source_new(TICK_MS)
-    source.set_callback(lambda *_: moments.append(time.monotonic()) or True)
-    source.attach()
-    yield moments
-    source.destroy()
-
-
-@pytest.fixture
-def run(any_loop):
-    return lambda coroutine: any_loop.run_until_complete(asyncio.wait_for(coroutine, 3 * PATIENCE))
+    with ticking(TICK_MS) as moments:
+        yield moments
 
 
 def assert_on_time(ticks, seconds):

@@ -15,6 +15,7 @@ import time
 import pytest
 
 from ..conftest import PATIENCE
+from .helpers import ticking
 from .real import GLib
 
 HOST = "127.0.0.1"
@@ -24,12 +25,8 @@ TICK_MS = 2
 @pytest.fixture
 def ticks():
     """Moments at which a GLib timeout of 2 ms fired."""
-    moments = []
-    source = GLib.timeout_source_new(TICK_MS)
-    source.set_callback(lambda *_: moments.append(time.monotonic()) or True)
-    source.attach()
-    yield moments
-    source.destroy()
+    with ticking(TICK_MS) as moments:
+        yield moments
 
 
 async def echo(reader, writer):

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from ..conftest import PATIENCE
+from .helpers import Receiver
 from .real import GLib, glib
 
 # GLib sleeps for ever unless it is woken up: without a wake-up a round is a failure after PATIENCE.
@@ -35,18 +36,6 @@ class Preparing(GLib.Source):
 
     def dispatch(self, callback, args):
         return True
-
-
-class Receiver(asyncio.Protocol):
-    def __init__(self):
-        self.received = b""
-        self.lost = False
-
-    def data_received(self, data):
-        self.received += data
-
-    def connection_lost(self, exc):
-        self.lost = True
 
 
 def in_idle(function):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 
@@ -11,6 +10,7 @@ import pytest
 import aioqemu_loop
 
 from ..conftest import PATIENCE
+from .helpers import Receiver
 from .real import GLib, glib
 
 IN, OUT, HUP = GLib.IOCondition.IN, GLib.IOCondition.OUT, GLib.IOCondition.HUP
@@ -41,18 +41,6 @@ def iterate(done, context=None):
 def pending(context=None):
     """Whether something is ready."""
     return (context or GLib.MainContext.default()).iteration(False)
-
-
-class Receiver(asyncio.Protocol):
-    def __init__(self):
-        self.received = b""
-        self.lost = False
-
-    def data_received(self, data):
-        self.received += data
-
-    def connection_lost(self, exc):
-        self.lost = True
 
 
 class TestFds:
