@@ -1,6 +1,6 @@
 from aioqemu_loop.context.core cimport ContextCore
 from aioqemu_loop.context.sources cimport FdCallbacks
-from aioqemu_loop.fdmon.base cimport AioHandler, FDMon, Runnable
+from aioqemu_loop.fdmon.base cimport AioHandler, CqeHandler, FDMon, Runnable
 
 
 cdef class AioContext(ContextCore):
@@ -17,6 +17,8 @@ cdef class AioContext(ContextCore):
     cdef int claim(self, int fd) except -1
     cdef int change_events(self, AioHandler handler, int events) except -1
     cdef int remove_handler(self, AioHandler handler) except -1
+    cdef bint add_sqe(self, CqeHandler handler) except -1
+    cdef int cancel_sqe(self, CqeHandler handler) except -1
     cdef int settle(self, AioHandler handler) except -1
     cdef int wait_settled(self, AioHandler handler) except -1
     cdef int set_half(self, int fd, bint write, Runnable callback) except -1

@@ -7,9 +7,9 @@ from aioqemu_loop.context.core cimport ContextCore
 from aioqemu_loop.context.g_source cimport GSource
 from aioqemu_loop.context.notifier cimport EventNotifier, Wakeup
 from aioqemu_loop.context.sources cimport BottomHalf, Callback, FdCallbacks, OwnedHandler, Timer
-from aioqemu_loop.fdmon.base cimport AioHandler, FDMon, Runnable, check_fd
+from aioqemu_loop.fdmon.base cimport AioHandler, CqeHandler, FDMon, Runnable, check_fd
 from aioqemu_loop.system.atomics cimport aio_load_relaxed
-from aioqemu_loop.system.libc cimport EBADF, POLLIN, POLLNVAL, POLLOUT
+from aioqemu_loop.system.libc cimport EBADF, ECANCELED, POLLIN, POLLNVAL, POLLOUT
 from aioqemu_loop.system.process cimport same_process
 
 import threading
@@ -109,6 +109,9 @@ cdef class AioContext(ContextCore):
             self.collect()
             raise
         self.monitor = new
+        for operation in old.take_sqes():
+            if not new.add_sqe(<CqeHandler>operation):
+                (<CqeHandler>operation).on_cqe(-ECANCELED, 0)
         old.close()
         self.collect()
         self.look_now = True
@@ -331,6 +334,19 @@ cdef class AioContext(ContextCore):
         if self.is_home() and not isinstance(handler, OwnedHandler):
             self.settle(handler)
         return 0
+
+    cdef bint add_sqe(self, CqeHandler handler) except -1:
+        """QEMU's aio_add_sqe, see FDMon.add_sqe(): False where the monitor has no ring."""
+        self.check_open()
+        if not self.monitor.add_sqe(handler):
+            return False
+        self.tell_sleeper()
+        return True
+
+    cdef int cancel_sqe(self, CqeHandler handler) except -1:
+        """The operation's on_cqe() will tell whether it had happened. No-op where it is not under way."""
+        self.monitor.cancel_sqe(handler)
+        return self.tell_sleeper()
 
     cdef int settle(self, AioHandler handler) except -1:
         """Return when the kernel has let go of a removed handler's file. By the context's thread only."""

@@ -1,6 +1,7 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from aioqemu_loop.uring.abi cimport aio_sqe
 from aioqemu_loop.uring.buffers cimport BufferRing
 
 
@@ -32,6 +33,16 @@ cdef class AioHandler(Runnable):
     cdef bint on_sent(self, int result) except -1
 
 
+cdef class CqeHandler:
+    cdef aio_sqe sqe
+    # What the monitor in charge keeps here.
+    cdef uint64_t mon_token
+    cdef bint mon_queued
+    cdef bint mon_cancel
+
+    cdef int on_cqe(self, int result, uint32_t flags) except -1
+
+
 cdef class ReadyList:
     cdef PyObject **handlers
     cdef int *revents
@@ -53,8 +64,8 @@ cdef class SlotTable:
     cdef uint32_t first_free
     cdef readonly uint32_t used
 
-    cdef uint64_t alloc(self, AioHandler handler) except 0
-    cdef AioHandler get(self, uint64_t token)
+    cdef uint64_t alloc(self, object handler) except 0
+    cdef object get(self, uint64_t token)
     cdef int free(self, uint64_t token) except -1
 
 
@@ -80,6 +91,9 @@ cdef class FDMon:
     cdef bint send_later(self, AioHandler handler, object owner, void *data, uint32_t size,
                          ReadyList ready_list) except -1
     cdef int submit(self, ReadyList ready_list) except -1
+    cdef bint add_sqe(self, CqeHandler handler) except -1
+    cdef int cancel_sqe(self, CqeHandler handler) except -1
+    cdef list take_sqes(self)
     cdef bint begin_peek(self, ReadyList ready_list) except -1
     cdef bint peek(self) noexcept nogil
 

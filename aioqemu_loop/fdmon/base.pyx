@@ -27,8 +27,8 @@ from aioqemu_loop.uring.buffers cimport BufferRing
 
 # End of the free list of a SlotTable.
 cdef uint32_t NO_SLOT = 0xFFFFFFFF
-# The highest bit of a token is left to the monitor.
-cdef uint32_t MAX_GENERATION = 0x7FFFFFFF
+# The two highest bits of a token are left to the monitor.
+cdef uint32_t MAX_GENERATION = 0x3FFFFFFF
 
 
 class FDMonUnavailable(RuntimeError):
@@ -76,6 +76,18 @@ cdef class AioHandler(Runnable):
         raise NotImplementedError
 
 
+cdef class CqeHandler:
+    """QEMU's CqeHandler: one operation of a ring, prepared in `sqe` (but for user_data), and what becomes of it.
+
+    The monitor holds it from add_sqe() to the last completion, so memory that belongs to it outlives the kernel's use of it.
+    """
+
+    cdef int on_cqe(self, int result, uint32_t flags) except -1:
+        """A completion: what the kernel returned, or -errno, and the flags of the completion. Queues work; never calls user
+        code. -ECANCELED: it has not happened. -EOWNERDEAD: the thread that had submitted it is gone, nobody knows."""
+        raise NotImplementedError
+
+
 cdef class ReadyList:
     """What one wait() found: handlers and their events."""
 
@@ -115,7 +127,7 @@ cdef class ReadyList:
 
 
 cdef class SlotTable:
-    """Tokens for registrations: slot index in the low half, generation in the high half, so that the kernel never
+    """Tokens for registrations or operations: slot index in the low half, generation in the high half, so that the kernel never
     holds a pointer, and a token whose registration is gone finds nothing. Holds a reference to each handler."""
 
     def __cinit__(self):
@@ -125,7 +137,7 @@ cdef class SlotTable:
     def __dealloc__(self):
         PyMem_Free(self.slots)
 
-    cdef uint64_t alloc(self, AioHandler handler) except 0:
+    cdef uint64_t alloc(self, object handler) except 0:
         cdef uint32_t size, i
         cdef Slot *grown
         if self.first_free == NO_SLOT:
@@ -147,12 +159,12 @@ cdef class SlotTable:
         self.used += 1
         return (<uint64_t>self.slots[i].generation << 32) | i
 
-    cdef AioHandler get(self, uint64_t token):
+    cdef object get(self, uint64_t token):
         """The handler, or None where the token is of the past."""
         cdef uint32_t i = <uint32_t>token
         if i >= self.size or self.slots[i].generation != <uint32_t>(token >> 32):
             return None
-        return <AioHandler>self.handlers[i]
+        return self.handlers[i]
 
     cdef int free(self, uint64_t token) except -1:
         cdef uint32_t i = <uint32_t>token
@@ -255,6 +267,20 @@ cdef class FDMon:
     cdef int submit(self, ReadyList ready_list) except -1:
         """Return when every send_later() is done."""
         return 0
+
+    cdef bint add_sqe(self, CqeHandler handler) except -1:
+        """QEMU's aio_add_sqe: have the kernel perform an operation, submitted with the next look, all of a turn's in one system
+        call; True if that was taken on: on_cqe() follows. False where there is no ring. An operation that is in flight when
+        the thread stops running the context is cancelled, and begun anew by the next run, or completed if it cannot be."""
+        return False
+
+    cdef int cancel_sqe(self, CqeHandler handler) except -1:
+        """Ask for the end of an operation that was added; its on_cqe() tells whether it had happened. No-op for others."""
+        return 0
+
+    cdef list take_sqes(self):
+        """After release(): the operations that are to be begun anew, handed over for good."""
+        return []
 
     cdef bint begin_peek(self, ReadyList ready_list) except -1:
         """Make ready for peek(); False where this monitor has none, or has just told somebody something."""

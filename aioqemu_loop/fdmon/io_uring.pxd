@@ -1,6 +1,7 @@
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from aioqemu_loop.fdmon.base cimport AioHandler, FDMon, ReadyList, SlotTable
+from aioqemu_loop.fdmon.operations cimport Operations
 from aioqemu_loop.uring.abi cimport aio_cqe
 from aioqemu_loop.uring.buffers cimport BufferRing
 from aioqemu_loop.uring.ring cimport Ring
@@ -17,6 +18,7 @@ cdef struct Send:
 cdef class IOUringFDMon(FDMon):
     cdef readonly Ring ring
     cdef SlotTable slots
+    cdef Operations operations
     cdef list submit_list
     cdef Py_ssize_t tidy_at
     cdef uint64_t owner
@@ -45,6 +47,7 @@ cdef class IOUringFDMon(FDMon):
     cdef int drop_ring(self) except -1
     cdef int check(self, int ret) except -1
     cdef int fill_sq(self, ReadyList ready_list) except -1
+    cdef int fill_operations(self, ReadyList ready_list) except -1
     cdef int reconcile(self, AioHandler handler, ReadyList ready_list) except -1
     cdef int make_room(self, ReadyList ready_list) except -1
     cdef int harvest(self, ReadyList ready_list) except -1

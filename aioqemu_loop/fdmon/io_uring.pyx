@@ -12,6 +12,7 @@ any thread, only puts handlers on `submit_list`, and fill_sq() brings the kernel
   cancelled has taken nothing.
 - Sends are gathered (send_later) and done by the next enter(), inside that call: they never wait, and none is in
   flight when it returns. Only one that failed or fell short has a completion.
+- Any other operation may be asked for (add_sqe); operations.pyx keeps the books.
 - An armed poll or receive keeps its file open whatever happens to the fd: close() alone frees no port and sends no FIN. Hence
   settle(): cancel, enter, harvest, and only then close.
 - After IORING_REGISTER_ENABLE_RINGS only the enabling thread may enter. release() cancels and harvests all, so that
@@ -25,7 +26,8 @@ from libc.errno cimport errno
 from posix.unistd cimport F_OK, access, read
 from posix.unistd cimport close as close_fd
 
-from aioqemu_loop.fdmon.base cimport AioHandler, FDMon, ReadyList, SlotTable, check_pollable
+from aioqemu_loop.fdmon.base cimport AioHandler, CqeHandler, FDMon, ReadyList, SlotTable, check_pollable
+from aioqemu_loop.fdmon.operations cimport OPERATION_BIT, Operations, prepare_cancel
 from aioqemu_loop.system.libc cimport (
     EAGAIN,
     EBADF,
@@ -75,8 +77,6 @@ cdef extern from * nogil:
 
 # A cancelled poll completes at once; this only bounds a wait that the kernel should never let happen.
 cdef int64_t CANCEL_WAIT_NS = 100_000_000
-# user_data of requests whose own completion says nothing (ASYNC_CANCEL); never a token.
-cdef uint64_t IGNORED = 0
 # user_data of a send: this, and its place in `sends`. No token has it.
 cdef uint64_t SEND_BIT = 1ull << 63
 
@@ -91,6 +91,7 @@ cdef class IOUringFDMon(FDMon):
         self.edge = True
         self.gathers = True
         self.slots = SlotTable()
+        self.operations = Operations()
         self.submit_list = []
         self.tidy_at = TIDY_MIN
         self.outside = {}
@@ -151,7 +152,13 @@ cdef class IOUringFDMon(FDMon):
         return 0
 
     cpdef bint need_wait(self) except *:
-        return len(self.submit_list) != 0 or self.send_count != 0 or self.ring.has_events()
+        return (
+            len(self.submit_list) != 0
+            or self.send_count != 0
+            or self.ring.has_events()
+            or self.operations.has_waiting()
+            or self.operations.has_cancels()
+        )
 
     cpdef int wait(self, ReadyList ready_list, int64_t timeout_ns) except -1:
         cdef Py_ssize_t before = ready_list.size
@@ -159,7 +166,7 @@ cdef class IOUringFDMon(FDMon):
         cdef int ret = 0
         self.own()
         self.parked = False
-        if self.submit_list:
+        if self.submit_list or self.operations.has_waiting() or self.operations.has_cancels():
             self.fill_sq(ready_list)
         if self.ring.cq_ready() or ready_list.size != before or self.told != told:
             timeout_ns = 0
@@ -206,13 +213,14 @@ cdef class IOUringFDMon(FDMon):
         return not self.closed and self.owner == thread_number() and same_process(self.ring.mark)
 
     cdef int drop_ring(self) except -1:
-        """Give up a ring that this thread may not enter. Readiness is a state: arming again in another loses none. Receives
-        and sends are over by then: who runs a loop releases it in the end."""
+        """Give up a ring that this thread may not enter. Readiness is a state: arming again in another loses none. Receives,
+        sends and operations are over by then: who runs a loop releases it in the end."""
         cdef SlotTable old = self.slots
         cdef AioHandler handler
         if self.owner != 0:
             self.ring.close()
             self.owner = 0
+            self.operations.lose()
         self.slots = SlotTable()
         for item in old.handlers:
             if item is not None:
@@ -234,6 +242,16 @@ cdef class IOUringFDMon(FDMon):
             handler.mon_dirty = False
         for item in todo:
             self.reconcile(<AioHandler>item, ready_list)
+        return self.fill_operations(ready_list)
+
+    cdef int fill_operations(self, ReadyList ready_list) except -1:
+        """Hand over what was asked for by add_sqe() and cancel_sqe()."""
+        while self.operations.has_cancels():
+            self.make_room(ready_list)
+            self.operations.prepare_cancel(self.ring)
+        while self.operations.has_waiting() and not self.parked:
+            self.make_room(ready_list)
+            self.told += self.operations.prepare(self.ring)
         return 0
 
     cdef int reconcile(self, AioHandler handler, ReadyList ready_list) except -1:
@@ -254,17 +272,9 @@ cdef class IOUringFDMon(FDMon):
 
     cdef int cancel(self, AioHandler handler, ReadyList ready_list) except -1:
         """What is armed becomes a zombie."""
-        cdef aio_sqe *sqe
         self.make_room(ready_list)
         if handler.mon_token:  # making room may have harvested its completion
-            # Not POLL_REMOVE: that gives up (EALREADY) on a multishot poll that has just fired, and leaves it armed.
-            sqe = self.ring.get_sqe()
-            sqe.opcode = AIO_OP_ASYNC_CANCEL
-            sqe.fd = -1
-            sqe.addr = handler.mon_token
-            sqe.user_data = IGNORED
-            if self.ring.features & AIO_FEAT_CQE_SKIP:
-                sqe.flags = AIO_SQE_CQE_SKIP_SUCCESS
+            prepare_cancel(self.ring, handler.mon_token)
             handler.mon_token = 0
         return 0
 
@@ -339,9 +349,13 @@ cdef class IOUringFDMon(FDMon):
         if cqe.user_data & SEND_BIT:
             self.sends[<uint32_t>cqe.user_data].result = cqe.res
             return 0
-        cdef AioHandler handler = self.slots.get(cqe.user_data)
-        if handler is None:
+        if cqe.user_data & OPERATION_BIT:
+            self.told += 1
+            return self.operations.complete(cqe)
+        found = self.slots.get(cqe.user_data)
+        if found is None:
             return 0
+        cdef AioHandler handler = <AioHandler>found
         cdef bint current = handler.mon_token == cqe.user_data
         cdef int revents = cqe.res
         if not cqe.flags & AIO_CQE_F_MORE:
@@ -467,22 +481,38 @@ cdef class IOUringFDMon(FDMon):
         for item in self.slots.handlers:
             if item is not None:
                 self.mark_dirty(<AioHandler>item)
+        self.operations.interrupt()
         self.fill_sq(ready_list)
         self.submit(ready_list)
-        if self.slots.used:
+        if self.slots.used or self.operations.slots.used:
             self.enter_now(False, ready_list)
-        while self.slots.used:
+        while self.slots.used or self.operations.slots.used:
             self.enter_now(True, ready_list)
 
     cpdef close(self):
         self.closed = True
         self.ring.close()
         self.slots = SlotTable()
+        self.operations = Operations()
         self.submit_list = []
         self.buffers = None
         if self.event_fd >= 0:
             close_fd(self.event_fd)
             self.event_fd = -1
+
+    # -- other operations --
+
+    cdef bint add_sqe(self, CqeHandler handler) except -1:
+        if self.closed or not same_process(self.ring.mark):
+            return False
+        self.operations.add(handler)
+        return True
+
+    cdef int cancel_sqe(self, CqeHandler handler) except -1:
+        return self.operations.cancel(handler)
+
+    cdef list take_sqes(self):
+        return self.operations.take()
 
     # -- where an outside main loop sleeps --
 

@@ -73,6 +73,7 @@ cdef extern from "<errno.h>" nogil:
         EBADF
         EBUSY
         ECANCELED
+        EOWNERDEAD
         ECONNABORTED
         EEXIST
         EHOSTDOWN

@@ -28,7 +28,7 @@ struct aio_sqe {
     uint64_t user_data;
     uint16_t buf_group; /* or buf_index */
     uint16_t personality;
-    int32_t file_index;
+    int32_t file_index; /* or splice_fd_in */
     uint64_t addr3;
     uint64_t unused;
 };
@@ -92,10 +92,19 @@ _Static_assert(sizeof(struct aio_uring_params) == 120, "params");
 _Static_assert(sizeof(struct aio_getevents_arg) == 24, "getevents arg");
 
 enum {
+    AIO_OP_READV = 1,
+    AIO_OP_WRITEV = 2,
+    AIO_OP_FSYNC = 3,
     AIO_OP_POLL_ADD = 6,
     AIO_OP_ASYNC_CANCEL = 14, /* 5.5 */
+    AIO_OP_READ = 22,         /* 5.6 */
+    AIO_OP_WRITE = 23,        /* 5.6 */
     AIO_OP_SEND = 26,         /* 5.6 */
     AIO_OP_RECV = 27,         /* 5.6 */
+};
+
+enum {
+    AIO_FSYNC_DATASYNC = 1u << 0, /* of op_flags */
 };
 
 enum {

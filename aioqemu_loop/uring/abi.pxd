@@ -12,6 +12,7 @@ cdef extern from "aioqemu_loop/uring/abi.h" nogil:
         uint32_t op_flags
         uint64_t user_data
         uint16_t buf_group
+        int32_t file_index
     struct aio_cqe:
         uint64_t user_data
         int32_t res
@@ -39,10 +40,16 @@ cdef extern from "aioqemu_loop/uring/abi.h" nogil:
         uint32_t ring_entries
         uint16_t bgid, flags
     enum:
+        AIO_OP_READV
+        AIO_OP_WRITEV
+        AIO_OP_FSYNC
         AIO_OP_POLL_ADD
         AIO_OP_ASYNC_CANCEL
+        AIO_OP_READ
+        AIO_OP_WRITE
         AIO_OP_SEND
         AIO_OP_RECV
+        AIO_FSYNC_DATASYNC
         AIO_RECV_MULTISHOT
         AIO_POLL_ADD_MULTI
         AIO_SETUP_CQSIZE

@@ -1,0 +1,1 @@
+"""Files without blocking the loop."""

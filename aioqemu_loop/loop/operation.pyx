@@ -1,0 +1,74 @@
+"""One operation of the loop's io_uring, awaited.
+
+Cancelling only asks: the kernel uses the operation's memory until its last completion, so the await ends with that.
+"""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from aioqemu_loop.fdmon.base cimport CqeHandler
+from aioqemu_loop.loop.core cimport LoopCore
+from aioqemu_loop.uring.abi cimport aio_sqe
+
+import asyncio
+
+
+class Outcome(asyncio.Future):
+    """The number that the kernel returned, or -errno. After cancel() it is cancelled, but not before the operation's end."""
+
+    __slots__ = ("asked", "message", "operation")
+
+    def cancel(self, msg=None):
+        if self.done():
+            return False
+        self.asked = True
+        self.message = msg
+        (<Operation>self.operation).loop.context.cancel_sqe(<Operation>self.operation)
+        return True
+
+    def end(self, result):
+        self.operation = None
+        if self.asked:
+            super().cancel(self.message)
+        else:
+            self.set_result(result)
+
+
+cdef class Operation(CqeHandler):
+    """Prepare `sqe`, then await begin(). Afterwards `result` is what the kernel said, also where the await was cancelled."""
+
+    cdef object begin(self):
+        """The Outcome to await, or None where the loop has no ring (any more); -ECANCELED says that it had it until now."""
+        future = Outcome(loop=self.loop)
+        future.asked = False
+        future.operation = self
+        self.over = False
+        self.future = future
+        if not self.loop.context.add_sqe(self):
+            future.operation = self.future = None
+            return None
+        return future
+
+    cdef int on_cqe(self, int result, uint32_t flags) except -1:
+        future = self.future
+        self.future = None
+        self.result = result
+        self.over = True
+        if not future.done():
+            future.end(result)
+        return 0
+
+
+cdef Operation new_operation(LoopCore loop, int opcode, int fd, uint64_t address, uint32_t size, int64_t offset, object memory):
+    """`memory` owns what `address` points to, and is kept until the end."""
+    cdef Operation operation = Operation.__new__(Operation)
+    cdef aio_sqe *sqe = &operation.sqe
+    memset(sqe, 0, sizeof(aio_sqe))
+    operation.loop = loop
+    operation.memory = memory
+    sqe.opcode = opcode
+    sqe.fd = fd
+    sqe.addr = address
+    sqe.len = size
+    sqe.off = <uint64_t>offset
+    return operation
