@@ -74,6 +74,7 @@ cdef class FDMon:
     cdef public bint edge
     cdef bint costly_changes
     cdef bint gathers
+    cdef bint has_ring
     cdef public uint64_t gsource_changes
 
     cpdef update(self, AioHandler old, AioHandler new)

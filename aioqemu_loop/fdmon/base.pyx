@@ -183,7 +183,7 @@ cdef class FDMon:
 
     Attributes: `name` (str) of the class, and `edge` of the instance (bool, False unless set: handlers with edge=True
     are reported once per change of readiness instead of level-triggered). `costly_changes`: adding and removing are system
-    calls, so what will be wanted again soon may stay registered. `gathers`: send_later() may do something.
+    calls, so what will be wanted again soon may stay registered. `gathers`: send_later() may do something. `has_ring`: add_sqe() does.
 
     Unless said otherwise a method is called with the GIL, by the thread that runs the context.
     """

@@ -90,6 +90,7 @@ cdef class IOUringFDMon(FDMon):
     def __cinit__(self):
         self.edge = True
         self.gathers = True
+        self.has_ring = True
         self.slots = SlotTable()
         self.operations = Operations()
         self.submit_list = []

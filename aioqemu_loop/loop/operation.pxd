@@ -11,9 +11,6 @@ cdef class Operation(CqeHandler):
     cdef object memory
     # What the kernel said, once it is over.
     cdef readonly int result
-    cdef readonly bint over
-
-    cdef object begin(self)
 
 
 cdef Operation new_operation(LoopCore loop, int opcode, int fd, uint64_t address, uint32_t size, int64_t offset, object memory)

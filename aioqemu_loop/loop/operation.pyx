@@ -8,6 +8,7 @@ from libc.string cimport memset
 
 from aioqemu_loop.fdmon.base cimport CqeHandler
 from aioqemu_loop.loop.core cimport LoopCore
+from aioqemu_loop.system.libc cimport ECANCELED
 from aioqemu_loop.uring.abi cimport aio_sqe
 
 import asyncio
@@ -35,25 +36,24 @@ class Outcome(asyncio.Future):
 
 
 cdef class Operation(CqeHandler):
-    """Prepare `sqe`, then await begin(). Afterwards `result` is what the kernel said, also where the await was cancelled."""
+    """Prepare `sqe`, then await it: what the kernel returned, or -errno. -ECANCELED: it has not happened, the loop has no ring
+    (any more). `result` is the same, also where the await was cancelled."""
 
-    cdef object begin(self):
-        """The Outcome to await, or None where the loop has no ring (any more); -ECANCELED says that it had it until now."""
+    def __await__(self):
         future = Outcome(loop=self.loop)
         future.asked = False
         future.operation = self
-        self.over = False
         self.future = future
         if not self.loop.context.add_sqe(self):
-            future.operation = self.future = None
-            return None
-        return future
+            self.future = None
+            self.result = -ECANCELED
+            future.end(-ECANCELED)
+        return future.__await__()
 
     cdef int on_cqe(self, int result, uint32_t flags) except -1:
         future = self.future
         self.future = None
         self.result = result
-        self.over = True
         if not future.done():
             future.end(result)
         return 0

@@ -97,10 +97,16 @@ enum {
     AIO_OP_FSYNC = 3,
     AIO_OP_POLL_ADD = 6,
     AIO_OP_ASYNC_CANCEL = 14, /* 5.5 */
+    AIO_OP_OPENAT = 18,       /* 5.6 */
     AIO_OP_READ = 22,         /* 5.6 */
     AIO_OP_WRITE = 23,        /* 5.6 */
     AIO_OP_SEND = 26,         /* 5.6 */
     AIO_OP_RECV = 27,         /* 5.6 */
+    AIO_OP_RENAMEAT = 35,     /* 5.11 */
+    AIO_OP_UNLINKAT = 36,     /* 5.11 */
+    AIO_OP_MKDIRAT = 37,      /* 5.15 */
+    AIO_OP_SYMLINKAT = 38,    /* 5.15 */
+    AIO_OP_LINKAT = 39,       /* 5.15 */
 };
 
 enum {
@@ -134,6 +140,7 @@ enum {
 };
 
 enum {
+    AIO_SQE_ASYNC = 1u << 4,
     AIO_SQE_BUFFER_SELECT = 1u << 5,
     AIO_SQE_CQE_SKIP_SUCCESS = 1u << 6, /* needs AIO_FEAT_CQE_SKIP */
 };

@@ -45,10 +45,16 @@ cdef extern from "aioqemu_loop/uring/abi.h" nogil:
         AIO_OP_FSYNC
         AIO_OP_POLL_ADD
         AIO_OP_ASYNC_CANCEL
+        AIO_OP_OPENAT
         AIO_OP_READ
         AIO_OP_WRITE
         AIO_OP_SEND
         AIO_OP_RECV
+        AIO_OP_RENAMEAT
+        AIO_OP_UNLINKAT
+        AIO_OP_MKDIRAT
+        AIO_OP_SYMLINKAT
+        AIO_OP_LINKAT
         AIO_FSYNC_DATASYNC
         AIO_RECV_MULTISHOT
         AIO_POLL_ADD_MULTI
@@ -64,6 +70,7 @@ cdef extern from "aioqemu_loop/uring/abi.h" nogil:
         AIO_FEAT_EXT_ARG
         AIO_FEAT_CQE_SKIP
         AIO_FEAT_NO_IOWAIT
+        AIO_SQE_ASYNC
         AIO_SQE_BUFFER_SELECT
         AIO_SQE_CQE_SKIP_SUCCESS
         AIO_SQ_CQ_OVERFLOW

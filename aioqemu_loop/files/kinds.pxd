@@ -1,0 +1,15 @@
+# What is known of an fd.
+cdef enum:
+    REGULAR = 1 << 0
+    DIRECT = 1 << 1
+    IN_MEMORY = 1 << 2
+    LOCAL = 1 << 3
+    QUICK_CLOSE = 1 << 4
+    # RWF_NOWAIT is not supported there.
+    NO_TRY_READ = 1 << 5
+    NO_TRY_WRITE = 1 << 6
+    # No regular file, and O_NONBLOCK.
+    NONBLOCK = 1 << 7
+
+
+cdef int examine(int fd) noexcept

@@ -1,0 +1,300 @@
+"""Bytes to and from files: reads, writes, and when they are durable.
+
+Invariant: whatever happens to the awaiting task, no memory is given back while the kernel or a thread is at it. A cancelled
+read at the file's position leaves that where it was.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, _PyBytes_Resize
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_XDECREF
+from libc.errno cimport EAGAIN, EINTR, EOPNOTSUPP, errno
+from libc.stdint cimport int64_t, uint32_t
+from libc.string cimport memcpy
+from posix.unistd cimport SEEK_CUR, lseek
+
+from aioqemu_loop.files.kinds cimport DIRECT, IN_MEMORY, NO_TRY_READ, NO_TRY_WRITE, NONBLOCK, REGULAR, examine
+from aioqemu_loop.files.memory cimport AlignedMemory, Memory, iovec
+from aioqemu_loop.files.ways cimport Job, Ways, raise_for
+from aioqemu_loop.loop.operation cimport Operation, new_operation
+from aioqemu_loop.system.libc cimport ECANCELED
+from aioqemu_loop.uring.abi cimport (
+    AIO_FSYNC_DATASYNC,
+    AIO_OP_FSYNC,
+    AIO_OP_READ,
+    AIO_OP_READV,
+    AIO_OP_WRITE,
+    AIO_OP_WRITEV,
+)
+
+import asyncio
+import os
+
+cdef extern from "Python.h":
+    PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size) except NULL
+
+cdef extern from *:
+    """
+    #ifndef _GNU_SOURCE
+    #define _GNU_SOURCE
+    #endif
+    #include <sys/uio.h>
+    #ifndef RWF_NOWAIT
+    #define RWF_NOWAIT 8
+    #endif
+    """
+    enum:
+        RWF_NOWAIT
+    ssize_t preadv2(int fd, const iovec *parts, int count, int64_t offset, int flags) nogil
+    ssize_t pwritev2(int fd, const iovec *parts, int count, int64_t offset, int flags) nogil
+
+# The most that one transfer moves. From the cache it takes 20 to 200 us, in which the loop waits (measured).
+cdef Py_ssize_t PIECE = 256 * 1024
+# What O_DIRECT asks of addresses at the most: a page.
+cdef size_t ALIGNMENT = 4096
+
+
+cdef class Part(AlignedMemory):
+    """A place in memory as an iovec; `owner` keeps it. With `data`: an aligned place of its own, for bytes that belong to `home`."""
+
+    cdef int copy_in(self) except -1:
+        if self.data != NULL:
+            memcpy(self.data, self.home, self.part.iov_len)
+        return 0
+
+    cdef int copy_out(self, Py_ssize_t size) except -1:
+        if self.data != NULL and size > 0:
+            memcpy(self.home, self.data, size)
+        return 0
+
+
+cdef Part make_part(char *address, Py_ssize_t size, object owner, bint aligned):
+    cdef Part part
+    if aligned and <size_t>address % ALIGNMENT:
+        part = Part(size, ALIGNMENT)
+        part.part.iov_base = part.data
+    else:
+        part = Part.__new__(Part)
+        part.part.iov_base = address
+    part.part.iov_len = size
+    part.home = address
+    part.owner = owner
+    return part
+
+
+cdef ssize_t move(bint write, int fd, const iovec *parts, int count, int64_t offset, int flags) noexcept nogil:
+    """preadv2 or pwritev2: bytes, or -errno."""
+    cdef ssize_t ret
+    while True:
+        ret = pwritev2(fd, parts, count, offset, flags) if write else preadv2(fd, parts, count, offset, flags)
+        if ret >= 0:
+            return ret
+        if errno != EINTR:
+            return -errno
+
+
+def move_in_thread(bint write, int fd, size_t parts, int count, int64_t offset, memory):
+    """Blocks, without the GIL. `memory` owns what the iovecs at `parts` point to."""
+    cdef ssize_t ret
+    with nogil:
+        ret = move(write, fd, <const iovec *>parts, count, offset, 0)
+    return ret
+
+
+cdef inline bint may_try(int kind, bint write) noexcept:
+    """Whether a transfer may be tried at once, with try_flags(). An O_DIRECT one waits for the device, RWF_NOWAIT or not."""
+    if kind & (IN_MEMORY | NONBLOCK):
+        return True
+    return not kind & (DIRECT | (NO_TRY_WRITE if write else NO_TRY_READ))
+
+
+cdef inline int try_flags(int kind) noexcept:
+    return 0 if kind & (IN_MEMORY | NONBLOCK) else RWF_NOWAIT
+
+
+cdef inline bint would_wait(Py_ssize_t ret, int kind) noexcept:
+    return (ret == -EAGAIN and not kind & NONBLOCK) or ret == -EOPNOTSUPP
+
+
+cdef class Transfers(Ways):
+    """offset -1: at the file's position, which moves. Every method raises OSError with what the kernel says."""
+
+    def __init__(self, loop):
+        super().__init__(loop)
+        self.kinds = {}
+
+    def adopt(self, int fd):
+        """A file that open() did not open will be used for some time."""
+        self.kinds[fd] = examine(fd)
+
+    cdef int kind_of(self, int fd) except -1:
+        kind = self.kinds.get(fd)
+        return examine(fd) if kind is None or not kind & REGULAR else kind
+
+    cdef int note(self, int fd, int kind) except -1:
+        if fd in self.kinds:
+            self.kinds[fd] = kind
+        return kind
+
+    cdef object read_now(self, int fd, Py_ssize_t size, int64_t offset):
+        """The bytes, or None where they are not to be had at once."""
+        cdef int kind = self.kind_of(fd)
+        cdef iovec part
+        cdef PyObject *data
+        cdef ssize_t ret
+        if size > PIECE or not may_try(kind, False) or self.spent():
+            return None
+        data = new_bytes(NULL, size)
+        part.iov_base = PyBytes_AS_STRING(<object>data)
+        part.iov_len = size
+        ret = move(False, fd, &part, 1, offset, try_flags(kind))
+        if ret < 0:
+            Py_XDECREF(data)
+            if ret == -EOPNOTSUPP:
+                self.note(fd, kind | NO_TRY_READ)
+            elif not would_wait(ret, kind):
+                raise_for(ret)
+            return None
+        if ret != size:
+            _PyBytes_Resize(&data, ret)
+        result = <object>data
+        Py_DECREF(result)
+        return result
+
+    async def read(self, int fd, Py_ssize_t size, int64_t offset=-1):
+        """Up to `size` bytes; b"" at the end. Fewer come at the end, from pipes and the like, and from what is cached in part.
+        Raises ValueError for a negative size."""
+        if size < 0:
+            raise ValueError("size must not be negative")
+        data = self.read_now(fd, size, offset)
+        if data is not None:
+            return data
+        data = PyBytes_FromStringAndSize(NULL, size)
+        count = await self.transfer(False, fd, <size_t>PyBytes_AS_STRING(data), size, offset, data)
+        return data if count == size else data[:count]
+
+    async def readinto(self, int fd, buffer, int64_t offset=-1):
+        """Number of bytes; 0 at the end. A regular file is read until the buffer is full."""
+        cdef Memory memory = Memory([buffer], True)
+        return await self.transfer(False, fd, <size_t>memory.address(), memory.size, offset, memory)
+
+    async def write(self, int fd, data, int64_t offset=-1):
+        """Number of bytes written: fewer than there are where the kernel stops in the middle."""
+        cdef Memory memory = Memory([data], False)
+        return await self.transfer(True, fd, <size_t>memory.address(), memory.size, offset, memory)
+
+    async def readv(self, int fd, buffers, int64_t offset=-1):
+        """Number of bytes read into the buffers, one after the other, by one preadv(2)."""
+        cdef Memory memory = Memory(list(buffers), True)
+        return await self.vector(False, fd, memory, offset)
+
+    async def writev(self, int fd, buffers, int64_t offset=-1):
+        """Number of bytes written from the buffers, one after the other, by one pwritev(2)."""
+        cdef Memory memory = Memory(list(buffers), False)
+        return await self.vector(True, fd, memory, offset)
+
+    async def transfer(self, bint write, int fd, size_t address, Py_ssize_t size, int64_t offset, object owner):
+        """In pieces. Raises only where nothing was moved."""
+        cdef int kind = self.kind_of(fd)
+        cdef Py_ssize_t done = 0
+        cdef Py_ssize_t ret
+        cdef Part part
+        try:
+            while True:
+                part = make_part(<char *>address + done, min(size - done, PIECE), owner, kind & DIRECT)
+                ret = -EOPNOTSUPP
+                if may_try(kind, write):
+                    if self.spent():
+                        await asyncio.sleep(0)
+                    ret = move(write, fd, &part.part, 1, offset, try_flags(kind))
+                    if ret == -EOPNOTSUPP:
+                        kind = self.note(fd, kind | (NO_TRY_WRITE if write else NO_TRY_READ))
+                if would_wait(ret, kind):
+                    ret = await self.move_slowly(write, fd, part, offset, kind)
+                if ret < 0:
+                    if done == 0:
+                        raise_for(ret)
+                    break
+                done += ret
+                if offset >= 0:
+                    offset += ret
+                if ret == 0 or done == size or not kind & REGULAR:
+                    break
+        except asyncio.CancelledError:
+            if done and not write and offset < 0 and kind & REGULAR:
+                lseek(fd, -done, SEEK_CUR)
+            raise
+        return done
+
+    async def move_slowly(self, bint write, int fd, Part part, int64_t offset, int kind):
+        """One piece by the ring or a thread: bytes, or -errno."""
+        cdef Operation operation = None
+        cdef Job job = None
+        cdef Py_ssize_t ret = -ECANCELED
+        if write:
+            part.copy_in()
+        try:
+            if self.has_ring():
+                operation = new_operation(self.core, AIO_OP_WRITE if write else AIO_OP_READ, fd, <size_t>part.part.iov_base,
+                                          <uint32_t>part.part.iov_len, offset, part)
+                ret = await operation
+            if ret == -ECANCELED:
+                job = self.start(move_in_thread, (write, fd, <size_t>&part.part, 1, offset, part))
+                # What is no file (a terminal) may make a read wait for ever: that is left alone.
+                ret = await (self.finish(job) if kind & REGULAR else job.future)
+        except asyncio.CancelledError:
+            if not write and offset < 0 and kind & REGULAR:
+                ret = operation.result if job is None else moved(job)
+                if ret > 0:
+                    lseek(fd, -ret, SEEK_CUR)
+            raise
+        if not write:
+            part.copy_out(ret)
+        return ret
+
+    async def vector(self, bint write, int fd, Memory memory, int64_t offset):
+        cdef int kind = self.kind_of(fd)
+        cdef Py_ssize_t ret = -EOPNOTSUPP
+        if may_try(kind, write) and memory.size <= PIECE:
+            if self.spent():
+                await asyncio.sleep(0)
+            ret = move(write, fd, memory.parts, memory.count, offset, try_flags(kind))
+            if ret == -EOPNOTSUPP:
+                self.note(fd, kind | (NO_TRY_WRITE if write else NO_TRY_READ))
+        if would_wait(ret, kind):
+            ret = -ECANCELED
+            if self.has_ring():
+                ret = await new_operation(self.core, AIO_OP_WRITEV if write else AIO_OP_READV, fd, <size_t>memory.parts,
+                                          memory.count, offset, memory)
+            if ret == -ECANCELED:
+                ret = await self.call(move_in_thread, write, fd, <size_t>memory.parts, memory.count, offset, memory)
+        if ret < 0:
+            raise_for(ret)
+        return ret
+
+    async def fsync(self, int fd):
+        """fsync(2): returns when the file's bytes and all that describes them are on the device."""
+        await self.sync(fd, os.fsync, 0)
+
+    async def fdatasync(self, int fd):
+        """fdatasync(2): as fsync(), but for what is not needed to read the bytes, as times."""
+        await self.sync(fd, os.fdatasync, AIO_FSYNC_DATASYNC)
+
+    async def sync(self, int fd, function, int flags):
+        cdef Operation operation
+        cdef int ret = -ECANCELED
+        if self.has_ring():
+            operation = new_operation(self.core, AIO_OP_FSYNC, fd, 0, 0, 0, None)
+            operation.sqe.op_flags = flags
+            ret = await operation
+        if ret == -ECANCELED:
+            await self.call(function, fd)
+        elif ret < 0:
+            raise_for(ret)
+
+
+cdef Py_ssize_t moved(Job job) except -1:
+    """What a thread moved for an await that was cancelled."""
+    if job.future.cancelled() or job.future.exception() is not None:
+        return 0
+    result = job.future.result()
+    return 0 if result is None else max(0, result)
