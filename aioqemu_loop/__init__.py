@@ -13,11 +13,11 @@ from aioqemu_loop.policy import EventLoopPolicy, install, new_event_loop, run
 
 
 def __getattr__(name: str) -> object:
-    # Needs PyGObject, and takes time to import.
-    if name == "glib":
+    # These take time to import, and one needs PyGObject.
+    if name in ("files", "glib"):
         import importlib
 
-        return importlib.import_module("aioqemu_loop.glib")
+        return importlib.import_module(f"aioqemu_loop.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,7 +1,7 @@
 import asyncio
 import os
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from typing_extensions import Buffer, ParamSpec
 

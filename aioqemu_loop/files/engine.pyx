@@ -191,7 +191,7 @@ cdef class Engine(Transfers):
         return await self.call(os.stat, path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
 
     async def close(self, int fd):
-        """close(2). The fd is gone also where it raises."""
+        """close(2). The fd is gone also where this raises, or is cancelled."""
         cdef struct_stat st
         cdef int kind = self.kind_of(fd)
         cdef bint quick = kind & QUICK_CLOSE
@@ -201,7 +201,7 @@ cdef class Engine(Transfers):
         if quick or kind == 0:
             os.close(fd)
         else:
-            await self.call(os.close, fd)
+            await self.finish(self.start(os.close, (fd,)), True)
 
     # -- directories --
 

@@ -178,7 +178,8 @@ cdef class Transfers(Ways):
         return await self.transfer(False, fd, <size_t>memory.address(), memory.size, offset, memory)
 
     async def write(self, int fd, data, int64_t offset=-1):
-        """Number of bytes written: fewer than there are where the kernel stops in the middle."""
+        """Number of bytes written: fewer than there are where the kernel stops in the middle. A CancelledError has the number
+        as its attribute `done`."""
         cdef Memory memory = Memory([data], False)
         return await self.transfer(True, fd, <size_t>memory.address(), memory.size, offset, memory)
 
@@ -219,8 +220,10 @@ cdef class Transfers(Ways):
                     offset += ret
                 if ret == 0 or done == size or not kind & REGULAR:
                     break
-        except asyncio.CancelledError:
-            if done and not write and offset < 0 and kind & REGULAR:
+        except asyncio.CancelledError as exc:
+            if write:
+                exc.done = done + getattr(exc, "done", 0)
+            elif done and offset < 0 and kind & REGULAR:
                 lseek(fd, -done, SEEK_CUR)
             raise
         return done
@@ -241,11 +244,12 @@ cdef class Transfers(Ways):
                 job = self.start(move_in_thread, (write, fd, <size_t>&part.part, 1, offset, part))
                 # What is no file (a terminal) may make a read wait for ever: that is left alone.
                 ret = await (self.finish(job) if kind & REGULAR else job.future)
-        except asyncio.CancelledError:
-            if not write and offset < 0 and kind & REGULAR:
-                ret = operation.result if job is None else moved(job)
-                if ret > 0:
-                    lseek(fd, -ret, SEEK_CUR)
+        except asyncio.CancelledError as exc:
+            ret = max(0, operation.result if job is None else moved(job))
+            if write:
+                exc.done = ret
+            elif ret and offset < 0 and kind & REGULAR:
+                lseek(fd, -ret, SEEK_CUR)
             raise
         if not write:
             part.copy_out(ret)
@@ -294,7 +298,6 @@ cdef class Transfers(Ways):
 
 cdef Py_ssize_t moved(Job job) except -1:
     """What a thread moved for an await that was cancelled."""
-    if job.future.cancelled() or job.future.exception() is not None:
+    if not job.future.done() or job.future.cancelled() or job.future.exception() is not None:
         return 0
-    result = job.future.result()
-    return 0 if result is None else max(0, result)
+    return job.future.result() or 0

@@ -52,12 +52,12 @@ cdef class Ways:
         job.future = self.loop.run_in_executor(None, job)
         return job
 
-    async def finish(self, Job job):
-        """Await what start() began. Cancelling ends this when the call is over, or will not begin."""
+    async def finish(self, Job job, bint must=False):
+        """Await what start() began. Cancelling ends this when the call is over, or will not begin (`must`: it will)."""
         try:
             return await asyncio.shield(job.future)
         except asyncio.CancelledError:
-            job.cancelled = True
+            job.cancelled = not must
             while not job.future.done():
                 try:
                     await asyncio.wait([job.future])

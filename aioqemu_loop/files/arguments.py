@@ -1,0 +1,46 @@
+"""What io's methods accept, and how they refuse the rest."""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, SupportsIndex
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+
+def as_size(size: SupportsIndex | None) -> int:
+    """A size in bytes or characters; None is -1. Raises TypeError."""
+    if size is None:
+        return -1
+    try:
+        return operator.index(size)
+    except TypeError:
+        raise TypeError(f"argument should be integer or None, not '{type(size).__name__}'") from None
+
+
+def as_bytes(data: ReadableBuffer) -> memoryview:
+    """The bytes of an object that is written. Raises TypeError, or BufferError where they are not in one piece."""
+    try:
+        view = memoryview(data)
+    except TypeError:
+        raise TypeError(f"a bytes-like object is required, not '{type(data).__name__}'") from None
+    if not view.c_contiguous:
+        raise BufferError("memoryview: underlying buffer is not C-contiguous")
+    return view if view.format == "B" and view.ndim == 1 else view.cast("B")
+
+
+def as_space(buffer: WriteableBuffer, method: str) -> memoryview:
+    """The bytes of an object that is read into. Raises TypeError."""
+    try:
+        view = memoryview(buffer)
+        if not view.readonly:
+            return view if view.format == "B" and view.ndim == 1 and view.c_contiguous else view.cast("B")
+    except TypeError:
+        pass
+    raise TypeError(f"{method}() argument must be read-write bytes-like object, not {type(buffer).__name__}")
+
+
+def as_offset(offset: SupportsIndex) -> int:
+    """A file offset or size, bytes. Raises TypeError."""
+    return operator.index(offset)
