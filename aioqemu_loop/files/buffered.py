@@ -11,7 +11,7 @@ import contextlib
 import errno
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, SupportsIndex
 
 from aioqemu_loop.files.arguments import as_offset, as_size, as_space
@@ -229,13 +229,8 @@ class AsyncBuffered(AsyncFile[bytes]):
 
     async def _settle(self) -> None:
         """Buffers that pread() or pwrite() would contradict are written, or given back."""
-        await self._turns.take()
-        try:
-            await self._write_pending()
-            if self._raw is not None and not self._raw.closed:
-                self._unread_chunk()
-        finally:
-            self._turns.give()
+        async with self.lent():
+            pass
 
     async def pread(self, size: int, offset: int) -> bytes:
         """Up to `size` bytes from `offset`; b"" at the end. Neither uses nor moves the position."""
@@ -260,6 +255,22 @@ class AsyncBuffered(AsyncFile[bytes]):
         if self._pending or self._chunk:
             await self._settle()
         return await self.raw.pwritev(buffers, offset)
+
+    @contextlib.asynccontextmanager
+    async def lent(self) -> AsyncIterator[int]:
+        """The file descriptor, for what others do with it: close() and what uses the position wait meanwhile.
+
+        Nothing is buffered then.
+        """
+        await self._turns.take()
+        try:
+            raw = self._open_raw("I/O operation on closed file")
+            await self._write_pending()
+            self._unread_chunk()
+            async with raw.lent() as fd:
+                yield fd
+        finally:
+            self._turns.give()
 
     # --- its end --------------------------------------------------------------------------------------
 

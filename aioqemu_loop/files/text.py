@@ -253,10 +253,12 @@ class AsyncTextIOWrapper(AsyncFile[str]):
             while True:
                 end = self._find_line_end(pieces[-1][-1:] if pieces else "")
                 count = (end or len(self._decoded)) - self._used
-                if 0 <= left <= count:
-                    count, more = left, False
-                pieces.append(self._take(count))
-                if end or not more:
+                limited = 0 <= left <= count
+                pieces.append(self._take(left if limited else count))
+                if end or limited:
+                    break
+                if not more:
+                    self._drop_decoded()
                     break
                 left -= count if left > 0 else 0
                 more = await self._decode_chunk(decoder, chunks)
