@@ -76,11 +76,11 @@ class AsyncBuffered(AsyncFile[bytes]):
 
     def readable(self) -> bool:
         """Whether it was opened for reading."""
-        return self.raw.readable()
+        return False
 
     async def writable(self) -> bool:
         """Whether it was opened for writing."""
-        return await self.raw.writable()
+        return self.can_write()
 
     async def seekable(self) -> bool:
         """Whether it has a position that can be set: pipes and terminals have not."""
@@ -92,7 +92,7 @@ class AsyncBuffered(AsyncFile[bytes]):
 
     def can_write(self) -> bool:
         """writable(), at once."""
-        return self.raw.can_write()
+        return False
 
     async def isatty(self) -> bool:
         """Whether it is a terminal."""
@@ -131,7 +131,7 @@ class AsyncBuffered(AsyncFile[bytes]):
 
     async def truncate(self, size: SupportsIndex | None = None) -> int:
         """Make the file `size` bytes long, or end at the position, which stays. Returns the size."""
-        self.raw  # noqa: B018 - refuses what was detached
+        self._open_raw("truncate of closed file")
         raise io.UnsupportedOperation("truncate")
 
     # --- the position ---------------------------------------------------------------------------------
