@@ -29,9 +29,11 @@ class Reading(AsyncBuffered):
             data = self._chunk[self._used : end]
             self._used = end
             return data
-        if count < -1 and self.raw:
+        raw = self.raw
+        if count < -1:
             raise ValueError("read length must be non-negative or -1")
-        self._open_raw("read of closed file")
+        if raw.closed:
+            raise ValueError("read of closed file")
         await self._turns.take()
         try:
             raw = self._open_raw("read of closed file")
