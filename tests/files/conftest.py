@@ -14,7 +14,7 @@ from aioqemu_loop.files.engine import engine_of
 
 
 class Choppy:
-    """Reads and writes are short and take some turns of the loop; they can be cancelled before or after they are done."""
+    """Reads and writes are short and take some turns of the loop; they can be cancelled before or after that."""
 
     def __init__(self, engine: Any, chance: random.Random) -> None:
         self._engine = engine
