@@ -36,6 +36,12 @@ class Suite:
     extras: str = ""
     arguments: tuple[str, ...] = ()
     excluded: dict[str, str] = field(default_factory=dict)  # part of a test's name -> why it says nothing about a loop
+    package: str = ""  # whose tests these are, where the name is another one
+    shims: bool = False  # instead of the package itself, what tools/shims has under its name
+
+    @property
+    def project(self) -> str:
+        return self.package or self.name
 
 
 SUITES = (
@@ -77,6 +83,7 @@ SUITES = (
         ("aiofiles", "bcrypt", "fido2", "ifaddr", "pyOpenSSL", "setuptools"),
     ),
     Suite("aiofiles", ("pytest-asyncio",)),
+    Suite("aioqemu_loop.files", ("pytest-asyncio",), package="aiofiles", shims=True),
 )  # fmt: skip
 
 
@@ -93,8 +100,8 @@ def fetch(suite: Suite) -> tuple[str, Path]:
     shutil.rmtree(where, ignore_errors=True)
     shutil.rmtree(downloads / suite.name, ignore_errors=True)
     call(
-        *(sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--no-binary", suite.name),
-        *("-d", downloads / suite.name, suite.name),
+        *(sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--no-binary", suite.project),
+        *("-d", downloads / suite.name, suite.project),
     )
     (archive,) = (downloads / suite.name).glob("*.tar.gz")
     with tarfile.open(archive) as tar:
@@ -103,7 +110,7 @@ def fetch(suite: Suite) -> tuple[str, Path]:
         else:
             tar.extractall(where)
     (folder,) = where.iterdir()
-    for package in (folder / suite.name, folder / "src"):
+    for package in (folder / suite.project, folder / "src"):
         shutil.rmtree(package, ignore_errors=True)
     return folder.name.rpartition("-")[2], folder
 
@@ -116,7 +123,7 @@ def prepare(suites: dict[Suite, str]) -> None:
     """One environment with every package in the sdist's version, without uvloop: its tests would be run in vain."""
     shutil.rmtree(BUILD / "venv", ignore_errors=True)
     venv.create(BUILD / "venv", with_pip=True)
-    wanted = {f"{suite.name}{suite.extras}=={version}" for suite, version in suites.items()}
+    wanted = {f"{suite.project}{suite.extras}=={version}" for suite, version in suites.items()}
     wanted |= {need for suite in suites for need in suite.needs} | {"pytest"}
     call(PYTHON, "-m", "pip", "install", "-qq", *sorted(wanted))
     call(PYTHON, "-m", "pip", "uninstall", "-qq", "-y", "uvloop")
@@ -141,7 +148,8 @@ class Result:
 def run(suite: Suite, folder: Path, fdmon: str | None, *only: str) -> Result:
     report = BUILD / f"{suite.name}-{fdmon or 'stdlib'}{'-again' if only else ''}.xml"
     report.unlink(missing_ok=True)
-    environment = {**os.environ, "PYTHONPATH": f"{BUILD / 'loop'}:{ROOT / 'tools'}"}
+    paths = [BUILD / "loop", ROOT / "tools", *([ROOT / "tools" / "shims"] if suite.shims else [])]
+    environment = {**os.environ, "PYTHONPATH": ":".join(map(str, paths))}
     if fdmon:
         environment["COMPAT_FDMON"] = fdmon
     excluded = " and ".join(f"not {name}" for name in suite.excluded)
@@ -241,6 +249,7 @@ def section(old: str, done: dict[str, tuple[str, list[str]]], fdmons: list[str])
         "From `make compat`. The newest sdist of each project that runs on this Python; its own tests with the",
         "stdlib's loop and with this one in its place. A test is worse if it passes on the stdlib's loop and does not",
         "pass on ours, in two runs. What fails on both was not looked into; most of anyio's want IPv6.",
+        "`aioqemu_loop.files` stands for aiofiles' tests, run on our files by the names of `tools/shims`.",
         "",
         f"| suite | version | run on, with Python | stdlib's loop | {' | '.join(fdmons)} |",
         "|---" * (4 + len(fdmons)) + "|",

@@ -9,6 +9,11 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 
+def type_name(value: object) -> str:
+    """As in the words of io's refusals."""
+    return "None" if value is None else type(value).__name__
+
+
 def as_size(size: SupportsIndex | None) -> int:
     """A size in bytes or characters; None is -1. Raises TypeError."""
     if size is None:

@@ -11,7 +11,7 @@ import contextlib
 import errno
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, SupportsIndex
 
 from aioqemu_loop.files.arguments import as_offset, as_size, as_space
@@ -76,11 +76,11 @@ class AsyncBuffered(AsyncFile[bytes]):
 
     def readable(self) -> bool:
         """Whether it was opened for reading."""
-        return self.raw.readable()
+        return False
 
     async def writable(self) -> bool:
         """Whether it was opened for writing."""
-        return await self.raw.writable()
+        return self.can_write()
 
     async def seekable(self) -> bool:
         """Whether it has a position that can be set: pipes and terminals have not."""
@@ -92,7 +92,7 @@ class AsyncBuffered(AsyncFile[bytes]):
 
     def can_write(self) -> bool:
         """writable(), at once."""
-        return self.raw.can_write()
+        return False
 
     async def isatty(self) -> bool:
         """Whether it is a terminal."""
@@ -131,7 +131,7 @@ class AsyncBuffered(AsyncFile[bytes]):
 
     async def truncate(self, size: SupportsIndex | None = None) -> int:
         """Make the file `size` bytes long, or end at the position, which stays. Returns the size."""
-        self.raw  # noqa: B018 - refuses what was detached
+        self._open_raw("truncate of closed file")
         raise io.UnsupportedOperation("truncate")
 
     # --- the position ---------------------------------------------------------------------------------
@@ -229,13 +229,8 @@ class AsyncBuffered(AsyncFile[bytes]):
 
     async def _settle(self) -> None:
         """Buffers that pread() or pwrite() would contradict are written, or given back."""
-        await self._turns.take()
-        try:
-            await self._write_pending()
-            if self._raw is not None and not self._raw.closed:
-                self._unread_chunk()
-        finally:
-            self._turns.give()
+        async with self.lent():
+            pass
 
     async def pread(self, size: int, offset: int) -> bytes:
         """Up to `size` bytes from `offset`; b"" at the end. Neither uses nor moves the position."""
@@ -260,6 +255,22 @@ class AsyncBuffered(AsyncFile[bytes]):
         if self._pending or self._chunk:
             await self._settle()
         return await self.raw.pwritev(buffers, offset)
+
+    @contextlib.asynccontextmanager
+    async def lent(self) -> AsyncIterator[int]:
+        """The file descriptor, for what others do with it: close() and what uses the position wait meanwhile.
+
+        Nothing is buffered then.
+        """
+        await self._turns.take()
+        try:
+            raw = self._open_raw("I/O operation on closed file")
+            await self._write_pending()
+            self._unread_chunk()
+            async with raw.lent() as fd:
+                yield fd
+        finally:
+            self._turns.give()
 
     # --- its end --------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, overload
 
+from aioqemu_loop.files.arguments import type_name
 from aioqemu_loop.files.buffered import AsyncBuffered
 from aioqemu_loop.files.engine import Engine, engine_of
 from aioqemu_loop.files.raw import AsyncFileIO
@@ -80,14 +81,16 @@ class Mode(NamedTuple):
     def of(cls, mode: str) -> Mode:
         """Raises what io.open() raises."""
         if not isinstance(mode, str):
-            raise TypeError(f"open() argument 'mode' must be str, not {type(mode).__name__}")
+            raise TypeError(f"open() argument 'mode' must be str, not {type_name(mode)}")
         letters = set(mode)
         if letters - set("axrwb+t") or len(mode) > len(letters):
             raise ValueError(f"invalid mode: {mode!r}")
         if "t" in letters and "b" in letters:
             raise ValueError("can't have text and binary mode at once")
         main = letters & set("axrw")
-        if len(main) != 1:
+        if not main:
+            raise ValueError("Must have exactly one of create/read/write/append mode and at most one plus")
+        if len(main) > 1:
             raise ValueError("must have exactly one of create/read/write/append mode")
         updating = "+" in letters
         (letter,) = main
@@ -200,6 +203,9 @@ def open(
     if not isinstance(file, int):
         file = os.fspath(file)
     parts = Mode.of(mode)
+    for name, value in (("encoding", encoding), ("errors", errors), ("newline", newline)):
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"open() argument '{name}' must be str or None, not {type_name(value)}")
     if not parts.text:
         for name, value in (("an encoding", encoding), ("an errors", errors), ("a newline", newline)):
             if value is not None:

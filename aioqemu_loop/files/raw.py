@@ -8,7 +8,7 @@ import errno
 import io
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, SupportsIndex
 
 from aioqemu_loop.files.arguments import as_bytes, as_offset, as_size, as_space
@@ -46,6 +46,7 @@ class AsyncFileIO(AsyncFile[bytes]):
         self._turns = Turns()
         self._users = 0  # operations that the kernel or threads are at
         self._unused: asyncio.Future[None] | None = None  # who closes waits here until there are none
+        self.after_close: Callable[[], None] | None = None  # called where it may block
         self.covered = False  # a buffered file is on top, which looks after its end
 
     # --- what it is -----------------------------------------------------------------------------------
@@ -375,6 +376,20 @@ class AsyncFileIO(AsyncFile[bytes]):
         finally:
             self._leave()
 
+    @contextlib.asynccontextmanager
+    async def lent(self) -> AsyncIterator[int]:
+        """The file descriptor, for what others do with it: close() and what uses the position wait meanwhile."""
+        await self._turns.take()
+        try:
+            fd = self.fileno()
+            self._users += 1
+            try:
+                yield fd
+            finally:
+                self._leave()
+        finally:
+            self._turns.give()
+
     # --- its end --------------------------------------------------------------------------------------
 
     async def flush(self) -> None:
@@ -393,8 +408,12 @@ class AsyncFileIO(AsyncFile[bytes]):
                 await self._unused
             except asyncio.CancelledError as exc:
                 cancelled = exc
-        if self._closefd:
-            await self._engine.close(fd)
+        try:
+            if self._closefd:
+                await self._engine.close(fd)
+        finally:
+            if self.after_close is not None:
+                await self._engine.call(self.after_close)
         if cancelled:
             raise cancelled
 
@@ -409,6 +428,8 @@ class AsyncFileIO(AsyncFile[bytes]):
         fd, self._fd = self._fd, -1
         if fd >= 0 and self._closefd:
             os.close(fd)
+        if self.after_close is not None:
+            self.after_close()
 
     def __del__(self) -> None:
         if self._fd >= 0 and not self.covered:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 class Reading(AsyncBuffered):
     """The methods of buffered files that read."""
 
+    def readable(self) -> bool:
+        return self.raw.readable()
+
     async def read(self, size: SupportsIndex | None = -1) -> bytes:
         """`size` bytes, fewer only at the end of the file; all up to the end by default.
 
@@ -26,9 +29,11 @@ class Reading(AsyncBuffered):
             data = self._chunk[self._used : end]
             self._used = end
             return data
+        raw = self.raw
         if count < -1:
             raise ValueError("read length must be non-negative or -1")
-        self._open_raw("read of closed file")
+        if raw.closed:
+            raise ValueError("read of closed file")
         await self._turns.take()
         try:
             raw = self._open_raw("read of closed file")

@@ -7,7 +7,7 @@ import io
 import os
 from typing import SupportsIndex
 
-from aioqemu_loop.files.arguments import as_size
+from aioqemu_loop.files.arguments import as_size, type_name
 from aioqemu_loop.files.base import AsyncFile
 from aioqemu_loop.files.buffered import AsyncBuffered
 from aioqemu_loop.files.text_positions import TextPosition, locate
@@ -253,10 +253,12 @@ class AsyncTextIOWrapper(AsyncFile[str]):
             while True:
                 end = self._find_line_end(pieces[-1][-1:] if pieces else "")
                 count = (end or len(self._decoded)) - self._used
-                if 0 <= left <= count:
-                    count, more = left, False
-                pieces.append(self._take(count))
-                if end or not more:
+                limited = 0 <= left <= count
+                pieces.append(self._take(left if limited else count))
+                if end or limited:
+                    break
+                if not more:
+                    self._drop_decoded()
                     break
                 left -= count if left > 0 else 0
                 more = await self._decode_chunk(decoder, chunks)
@@ -283,7 +285,7 @@ class AsyncTextIOWrapper(AsyncFile[str]):
     async def write(self, text: str) -> int:
         """Encodes and buffers; flushes where a line ends, if it is line-buffered. Returns len(text)."""
         if not isinstance(text, str):
-            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+            raise TypeError(f"write() argument must be str, not {type_name(text)}")
         self._check_open()
         if self._encoder is None:
             raise io.UnsupportedOperation("not writable")

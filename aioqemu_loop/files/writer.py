@@ -25,6 +25,9 @@ class Writing(AsyncBuffered):
     def _count_room(self) -> None:
         self._room = self._size - len(self._pending)
 
+    def can_write(self) -> bool:
+        return self.raw.can_write()
+
     async def write(self, data: ReadableBuffer) -> int:
         """Buffers what fits, else writes. Returns the number of bytes, all of them.
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import io
 import os
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,7 +70,11 @@ async def perform(file: Any, name: str, arguments: tuple[Any, ...]) -> Any:
     return await outcome(file, name, *arguments)
 
 
-async def compare(ours: Any, theirs: Any, operations: Any, paths: tuple[str, str]) -> None:
+def assert_same_contents(paths: tuple[str, str]) -> None:
+    assert Path(paths[0]).read_bytes() == Path(paths[1]).read_bytes()
+
+
+async def compare(ours: Any, theirs: Any, operations: list[Any], paths: tuple[str, str]) -> None:
     done = []
     for name, arguments in operations:
         done.append((name, arguments))
@@ -80,8 +83,7 @@ async def compare(ours: Any, theirs: Any, operations: Any, paths: tuple[str, str
         if name == "flush" or isinstance(expected, tuple):
             assert (await outcome(ours, "tell")) == (await outcome(theirs, "tell")), done
         if name == "flush" and expected is None and await ours.writable():
-            contents = [open(path, "rb").read() for path in paths]
-            assert contents[0] == contents[1], done
+            assert_same_contents(paths)
             positions = [os.lseek(file.fileno(), 0, os.SEEK_CUR) for file in (ours, theirs)]
             assert positions[0] == positions[1], done
 
@@ -96,7 +98,6 @@ def test_binary(run: Any, tmp_path: Any, mode: str) -> None:
                 with open(path, "wb") as file:
                     file.write(BINARY)
         buffering = chance.choice((*BUFFERS, 0))
-        theirs = open(paths[1], mode, buffering)
         operations = [binary_operation(chance) for _ in range(40)]
         if buffering == -1 or "+" in mode:
             # How much it reads ahead is its own affair.
@@ -104,10 +105,10 @@ def test_binary(run: Any, tmp_path: Any, mode: str) -> None:
         if "a+" in mode:
             # Without that, io's buffer and the file disagree about where one is.
             operations = [step for operation in operations for step in (("flush", ()), operation)]
-        async with files.open(paths[0], mode, buffering) as ours:
-            await compare(ours, theirs, operations, paths)
-        theirs.close()
-        assert open(paths[0], "rb").read() == open(paths[1], "rb").read()
+        with open(paths[1], mode, buffering) as theirs:
+            async with files.open(paths[0], mode, buffering) as ours:
+                await compare(ours, theirs, operations, paths)
+        assert_same_contents(paths)
 
     async def main() -> None:
         for seed in range(40):
@@ -198,11 +199,10 @@ def test_text(run: Any, tmp_path: Any, mode: str) -> None:
                 with open(path, "w", encoding=encoding, newline="") as file:
                     file.write(text)
         arguments = (mode, chance.choice((-1, 1, 16, 100_000)), encoding, "strict", newline)
-        theirs = open(paths[1], *arguments)
-        async with files.open(paths[0], *arguments) as ours:
-            await compare_text(ours, theirs, chance, mode != "r")
-        theirs.close()
-        assert open(paths[0], "rb").read() == open(paths[1], "rb").read()
+        with open(paths[1], *arguments) as theirs:
+            async with files.open(paths[0], *arguments) as ours:
+                await compare_text(ours, theirs, chance, mode != "r")
+        assert_same_contents(paths)
 
     async def main() -> None:
         for seed in range(int(os.environ.get("N", 100))):
