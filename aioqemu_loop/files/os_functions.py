@@ -10,7 +10,7 @@ from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, AnyStr, Generic, ParamSpec, Protocol, TypeVar
 
-from aioqemu_loop.files.engine import engine_of
+from aioqemu_loop.files.engine import Engine, engine_of
 
 if TYPE_CHECKING:
     from _typeshed import StrOrBytesPath, StrPath
@@ -25,7 +25,7 @@ BATCH = 256
 
 async def call(function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
     """function(*args, **kwargs) where it may block."""
-    return await engine_of(asyncio.get_running_loop()).call(function, *args, **kwargs)
+    return await running_engine().call(function, *args, **kwargs)
 
 
 def awaitable(function: Callable[P, Result]) -> Callable[P, Coroutine[Any, Any, Result]]:
@@ -40,33 +40,83 @@ def awaitable(function: Callable[P, Result]) -> Callable[P, Coroutine[Any, Any, 
 
 access = awaitable(os.access)
 getcwd = awaitable(os.getcwd)
-link = awaitable(os.link)
-lstat = awaitable(os.lstat)
 listdir = awaitable(os.listdir)
 makedirs = awaitable(os.makedirs)
-mkdir = awaitable(os.mkdir)
 readlink = awaitable(os.readlink)
-remove = awaitable(os.remove)
 removedirs = awaitable(os.removedirs)
-rename = awaitable(os.rename)
 renames = awaitable(os.renames)
-replace = awaitable(os.replace)
-rmdir = awaitable(os.rmdir)
 statvfs = awaitable(os.statvfs)
-symlink = awaitable(os.symlink)
-unlink = awaitable(os.unlink)
+
+
+def running_engine() -> Engine:
+    """The engine of the running loop."""
+    return engine_of(asyncio.get_running_loop())
+
+
+async def mkdir(path: StrOrBytesPath, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+    """As os.mkdir()."""
+    await running_engine().mkdir(path, mode, dir_fd=dir_fd)
+
+
+async def rmdir(path: StrOrBytesPath, *, dir_fd: int | None = None) -> None:
+    """As os.rmdir()."""
+    await running_engine().rmdir(path, dir_fd=dir_fd)
+
+
+async def unlink(path: StrOrBytesPath, *, dir_fd: int | None = None) -> None:
+    """As os.unlink()."""
+    await running_engine().unlink(path, dir_fd=dir_fd)
+
+
+async def rename(
+    src: StrOrBytesPath, dst: StrOrBytesPath, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None
+) -> None:
+    """As os.rename(), which replaces what is at `dst`."""
+    await running_engine().rename(src, dst, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+
+
+async def symlink(
+    src: StrOrBytesPath, dst: StrOrBytesPath, target_is_directory: bool = False, *, dir_fd: int | None = None
+) -> None:
+    """As os.symlink()."""
+    await running_engine().symlink(src, dst, dir_fd=dir_fd)
+
+
+async def link(
+    src: StrOrBytesPath,
+    dst: StrOrBytesPath,
+    *,
+    src_dir_fd: int | None = None,
+    dst_dir_fd: int | None = None,
+    follow_symlinks: bool = True,
+) -> None:
+    """As os.link()."""
+    if src_dir_fd is None and dst_dir_fd is None and follow_symlinks:
+        await running_engine().link(src, dst)
+    else:
+        directories = {"src_dir_fd": src_dir_fd, "dst_dir_fd": dst_dir_fd}
+        await call(os.link, src, dst, **directories, follow_symlinks=follow_symlinks)
+
+
+remove = unlink
+replace = rename
 
 
 async def stat(
     path: StrOrBytesPath | int, *, dir_fd: int | None = None, follow_symlinks: bool = True
 ) -> os.stat_result:
     """As os.stat()."""
-    return await engine_of(asyncio.get_running_loop()).stat(path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
+    return await running_engine().stat(path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
 
 
 async def open_fd(path: StrOrBytesPath, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
     """As os.open(): a file descriptor, which child processes do not inherit."""
-    return await engine_of(asyncio.get_running_loop()).open(path, flags, mode, dir_fd=dir_fd)
+    return await running_engine().open(path, flags, mode, dir_fd=dir_fd)
+
+
+async def lstat(path: StrOrBytesPath, *, dir_fd: int | None = None) -> os.stat_result:
+    """As os.lstat()."""
+    return await stat(path, dir_fd=dir_fd, follow_symlinks=False)
 
 
 class HasFileno(Protocol):

@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from aioqemu_loop.files import opening, os_functions, whole
+from aioqemu_loop.files import opening, os_functions, ospath, whole
 from aioqemu_loop.files.os_functions import call, in_batches
 from aioqemu_loop.files.pure_path import PurePath
 
@@ -65,21 +65,22 @@ class Path(PurePath):
 
     async def exists(self, *, follow_symlinks: bool = True) -> bool:
         """Whether there is something; without `follow_symlinks`, also a link that leads nowhere."""
-        return await call(os.path.exists if follow_symlinks else os.path.lexists, self._path)
+        return await (ospath.exists if follow_symlinks else ospath.lexists)(self._path)
 
     async def is_dir(self, *, follow_symlinks: bool = True) -> bool:
         """Whether it is a directory, or a link to one."""
-        return await self._is("is_dir", follow_symlinks)
+        return await self._is(ospath.is_directory, self._path.is_dir, follow_symlinks)
 
     async def is_file(self, *, follow_symlinks: bool = True) -> bool:
         """Whether it is a regular file, or a link to one."""
-        return await self._is("is_file", follow_symlinks)
+        return await self._is(ospath.is_regular, self._path.is_file, follow_symlinks)
 
-    async def _is(self, question: str, follow_symlinks: bool) -> bool:
+    async def _is(
+        self, question: Callable[[os.stat_result], bool], original: Callable[[], bool], follow_symlinks: bool
+    ) -> bool:
         if not follow_symlinks and await self.is_symlink():
             return False
-        result: bool = await call(getattr(self._path, question))
-        return result
+        return await ospath.ask(self._path, question, lambda _: original())
 
     async def is_block_device(self) -> bool:
         return await call(self._path.is_block_device)
@@ -101,7 +102,7 @@ class Path(PurePath):
         return await call(self._path.is_socket)
 
     async def is_symlink(self) -> bool:
-        return await call(self._path.is_symlink)
+        return await ospath.ask(self._path, ospath.is_link, lambda _: self._path.is_symlink(), follow_symlinks=False)
 
     async def samefile(self, other_path: StrPath) -> bool:
         """Whether both are the same file."""
@@ -167,11 +168,14 @@ class Path(PurePath):
 
     async def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
         """Make a directory; with `parents` those above, too."""
-        await call(self._path.mkdir, mode, parents, exist_ok)
+        if parents or exist_ok:
+            await call(self._path.mkdir, mode, parents, exist_ok)
+        else:
+            await os_functions.mkdir(self._path, mode)
 
     async def rmdir(self) -> None:
         """Remove an empty directory."""
-        await call(os.rmdir, self._path)
+        await os_functions.rmdir(self._path)
 
     async def touch(self, mode: int = 0o666, exist_ok: bool = True) -> None:
         """Make the file, or set its times to now."""
@@ -179,23 +183,29 @@ class Path(PurePath):
 
     async def unlink(self, missing_ok: bool = False) -> None:
         """Remove a file or link."""
-        await call(self._path.unlink, missing_ok)
+        try:
+            await os_functions.unlink(self._path)
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
 
     async def rename(self, target: StrPath) -> Self:
         """Rename; returns the new path. An existing file is replaced."""
-        return type(self)(await call(self._path.rename, os.fspath(target)))
+        await os_functions.rename(self._path, target)
+        return type(self)(target)
 
     async def replace(self, target: StrPath) -> Self:
         """Rename; returns the new path. An existing file or empty directory is replaced."""
-        return type(self)(await call(self._path.replace, os.fspath(target)))
+        await os_functions.replace(self._path, target)
+        return type(self)(target)
 
     async def symlink_to(self, target: StrPath, target_is_directory: bool = False) -> None:
         """Make it a symbolic link to `target`."""
-        await call(os.symlink, target, self._path, target_is_directory)
+        await os_functions.symlink(target, self._path, target_is_directory)
 
     async def hardlink_to(self, target: StrPath) -> None:
         """Make it another name of the file `target`."""
-        await call(os.link, target, self._path)
+        await os_functions.link(target, self._path)
 
     if sys.version_info >= (3, 14):
 

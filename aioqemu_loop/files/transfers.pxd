@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t
 
-from aioqemu_loop.files.memory cimport AlignedMemory, iovec
+from aioqemu_loop.files.iovecs cimport AlignedMemory, iovec
 from aioqemu_loop.files.ways cimport Ways
 
 

@@ -13,7 +13,7 @@ from libc.string cimport memcpy
 from posix.unistd cimport SEEK_CUR, lseek
 
 from aioqemu_loop.files.kinds cimport DIRECT, IN_MEMORY, NO_TRY_READ, NO_TRY_WRITE, NONBLOCK, REGULAR, examine
-from aioqemu_loop.files.memory cimport AlignedMemory, Memory, iovec
+from aioqemu_loop.files.iovecs cimport AlignedMemory, Memory, iovec
 from aioqemu_loop.files.ways cimport Job, Ways, raise_for
 from aioqemu_loop.loop.operation cimport Operation, new_operation
 from aioqemu_loop.system.libc cimport ECANCELED
