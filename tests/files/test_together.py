@@ -116,7 +116,7 @@ def test_cancelled_reads_take_nothing(
         while True:
             count = len(got)
             task = asyncio.ensure_future(read_some(file, got))
-            for _ in range(choppy.randrange(12)):
+            for _ in range(choppy.randrange(5)):
                 await asyncio.sleep(0)
             task.cancel()
             await asyncio.wait([task])
