@@ -7,7 +7,7 @@ import stat as modes
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from aioqemu_loop.files.os_functions import awaitable, call, lstat, stat
+from aioqemu_loop.files.os_functions import awaitable, call, stat
 
 if TYPE_CHECKING:
     from _typeshed import StrOrBytesPath
@@ -24,7 +24,7 @@ sameopenfile = awaitable(os.path.sameopenfile)
 async def ask(
     path: Any, question: Callable[[os.stat_result], bool], original: Callable[..., bool], follow_symlinks: bool = True
 ) -> bool:
-    """question(what stat says); False where there is nothing; where stat fails otherwise, what original(path) makes of it."""
+    """question(what stat says); False where there is nothing; what original(path) says where stat fails otherwise."""
     try:
         details = await stat(path, follow_symlinks=follow_symlinks)
     except FileNotFoundError:
@@ -72,10 +72,7 @@ async def isfile(path: AnyPath) -> bool:
 
 async def islink(path: StrOrBytesPath) -> bool:
     """As os.path.islink()."""
-    try:
-        return is_link(await lstat(path))
-    except (OSError, ValueError, AttributeError):
-        return False
+    return await ask(path, is_link, os.path.islink, follow_symlinks=False)
 
 
 async def getsize(path: AnyPath) -> int:

@@ -1,4 +1,4 @@
-"""Operations on the loop's own ring that are disturbed: cancelled, left in flight, moved to another monitor or thread."""
+"""Operations on the loop's ring that are disturbed: cancelled, left in flight, moved to another monitor or thread."""
 
 from __future__ import annotations
 
