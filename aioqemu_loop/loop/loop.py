@@ -19,6 +19,7 @@ from aioqemu_loop.loop.metrics import Metrics
 from aioqemu_loop.loop.numeric_names import numeric_addresses
 from aioqemu_loop.loop.signals import Signals
 from aioqemu_loop.loop.sock_methods import SockMethods
+from aioqemu_loop.loop.uring_methods import RingOperations
 from aioqemu_loop.transports.datagram import DatagramTransport
 from aioqemu_loop.transports.listener import Listener
 from aioqemu_loop.transports.pipe import ReadPipeTransport, WritePipeTransport
@@ -128,6 +129,11 @@ class Loop(SockMethods, _BaseEventLoop):
         self._children.close()
         base_events.BaseEventLoop.close(self)
         self.context.close()
+
+    @functools.cached_property
+    def uring(self) -> RingOperations:
+        """What only io_uring can do: splice, tee, waitid, futex_wait, futex_wake, openat2, all awaitable."""
+        return RingOperations(self)
 
     def metrics(self) -> Metrics:
         """The loop's counters at this moment."""
