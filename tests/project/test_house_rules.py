@@ -79,7 +79,6 @@ def test_every_compiled_module_has_a_stub_or_is_internal() -> None:
         "stream_reader",
         "ready",
         "timers",
-        "process",
         "sockaddr",
         "engine",
         "buffers",
