@@ -20,10 +20,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from aioqemu_loop.fdmon.base import AioHandler, FDMon, ReadyList, check_pollable
-from aioqemu_loop.uring.package import PackageRing
+from aioqemu_loop.uring.package import CANCEL_WAIT_NS, PackageRing
 
-# A cancelled poll completes at once; this only bounds a wait that the kernel should never let happen.
-CANCEL_WAIT_NS = 100_000_000
 # Where the kernel did not take everything for now, it is asked again so soon.
 RETRY_NS = 1_000_000
 
@@ -160,9 +158,10 @@ class LiburingFDMon(FDMon):
             gone = result == -errno.EBADF
             self._ready.add(watch.handler, select.POLLNVAL if gone else select.POLLNVAL | select.POLLERR)
             return
-        # The kernel always adds POLLRDHUP. A one-shot poll that was not asked for it would complete at once for ever: a multishot
-        # poll, which is edge-triggered, waits for more.
-        unasked = result > 0 and not result & (watch.handler.events | select.POLLERR | select.POLLHUP | select.POLLNVAL)
+        # The kernel always adds POLLRDHUP. A one-shot poll that was not asked for it would complete at once for ever:
+        # a multishot poll, which is edge-triggered, waits for more.
+        asked = watch.handler.events | select.POLLERR | select.POLLHUP | select.POLLNVAL
+        unasked = result > 0 and not result & asked
         if result > 0 and not unasked:
             self._ready.add(watch.handler, result)
         if watch.multishot and not unasked and watch.token:

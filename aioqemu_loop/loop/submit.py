@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from aioqemu_loop.context.fdmons import why_unusable
 from aioqemu_loop.fdmon.base import FDMonUnavailable
 from aioqemu_loop.fdmon.liburing import LiburingFDMon
-from aioqemu_loop.uring.package import PackageRing
+from aioqemu_loop.uring.package import CANCEL_WAIT_NS, PackageRing
 
 if TYPE_CHECKING:
     from aioqemu_loop.loop.loop import Loop
@@ -28,8 +28,6 @@ Outcome: TypeAlias = "int | OSError"
 
 # Those whose result is a new file descriptor; the kernel's numbers (IORING_OP_ACCEPT, _OPENAT, _OPENAT2, _SOCKET).
 OPENS_FILE = frozenset((13, 18, 28, 45))
-# How long close() sleeps at most before it looks whether the kernel is done.
-LAST_WAIT_NS = 100_000_000
 
 
 class OperationFuture(asyncio.Future[Any]):
@@ -86,6 +84,8 @@ class Chain:
     """Operations that were submitted together: one, or several that are linked. Raises what a prep function raises."""
 
     def __init__(self, owner: Operations, ring: PackageRing, calls: Sequence[Call], link: int | None) -> None:
+        """Prepares and queues them. Raises RuntimeError inside a signal handler that interrupted the use of the
+        ring."""
         self.owner = owner
         self.ring = ring
         self.single = link is None
@@ -97,14 +97,20 @@ class Chain:
         self.cancel_message: Any = None
         self.operations: dict[int, Operation] = {}  # by token
         try:
-            self._prepare(calls, link or 0)
+            sqes = self._prepare(calls, link or 0)
+            if not ring.begin():
+                raise RuntimeError("submit() cannot be called by a signal handler of signal.signal()")
+            try:
+                ring.put(sqes)
+            finally:
+                ring.end()
         except BaseException:
             for token in self.operations:
                 del ring.pending[token]
             self._let_go()
             raise
 
-    def _prepare(self, calls: Sequence[Call], link: int) -> None:
+    def _prepare(self, calls: Sequence[Call], link: int) -> Any:
         api = self.ring.api
         allowed = api.IOSQE_ASYNC | api.IOSQE_FIXED_FILE
         sqes = api.Sqe(len(calls))
@@ -122,7 +128,7 @@ class Chain:
             operation = Operation(self, sqe.opcode in OPENS_FILE)
             sqe.user_data = token = self.ring.new_token(operation)
             self.operations[token] = operation
-        self.ring.put(sqes)
+        return sqes
 
     def one_is_over(self) -> None:
         if not self.future.done() and all(operation.over for operation in self.operations.values()):
@@ -185,12 +191,7 @@ class Operations:
         return self._start(ring, calls, ring.api.IOSQE_IO_HARDLINK if hard else ring.api.IOSQE_IO_LINK)
 
     def _start(self, ring: PackageRing, calls: Sequence[Call], link: int | None) -> asyncio.Future[Any]:
-        if not ring.begin():
-            raise RuntimeError("submit() cannot be called by a signal handler of signal.signal()")
-        try:
-            chain = Chain(self, ring, calls, link)
-        finally:
-            ring.end()
+        chain = Chain(self, ring, calls, link)
         self.submitted(ring)
         return chain.future
 
@@ -253,7 +254,7 @@ class Operations:
             ring.turn()
             if all(chain.future.done() for chain in chains):
                 return
-            ring.sleep(LAST_WAIT_NS)
+            ring.sleep(CANCEL_WAIT_NS)
 
     def close(self) -> None:
         """The loop is about to be closed: all futures are done after this."""

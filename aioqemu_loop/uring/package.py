@@ -29,6 +29,8 @@ from aioqemu_loop.system.waiting import wait_readable
 
 ENTRIES = 64  # as the native ring: memory for rings is limited (RLIMIT_MEMLOCK)
 IGNORED = 0  # user_data of requests whose own completion says nothing
+# What was cancelled completes at once, if it can be; this bounds one sleep of a wait for it.
+CANCEL_WAIT_NS = 100_000_000
 TRIAL_SECONDS = 20.0
 # Everything that is called here or by the floors above, once.
 TRIAL = """
@@ -68,6 +70,11 @@ class Completion(Protocol):
     it)."""
 
     def completed(self, token: int, result: int, flags: int) -> None: ...
+
+
+class Nobody:
+    def completed(self, token: int, result: int, flags: int) -> None:
+        """Whatever it was: it is over."""
 
 
 def load() -> Any:
@@ -185,7 +192,8 @@ class PackageRing:
                 self.harvest()
 
     def poll(self, fd: int, events: int, token: int, multishot: bool) -> None:
-        """A completion once `fd` has one of these poll events, or an error; `multishot`: and one whenever that happens again."""
+        """A completion once `fd` has one of these poll events, or an error; `multishot`: and one whenever that
+        happens again."""
         prep = self.api.io_uring_prep_poll_multishot if multishot else self.api.io_uring_prep_poll_add
         prep(self._poll, fd, events)
         self._poll.user_data = token
@@ -267,9 +275,23 @@ class PackageRing:
             self.fd = -1
 
     def close(self) -> None:
-        if self.usable():
+        """Ends what is pending, and tells nobody of it: the kernel must not write into memory that is used again."""
+        if not self.usable() or not self.begin():
+            return
+        try:
+            kept = self.pending
+            self.pending = dict.fromkeys(kept, Nobody())
+            for token in kept:
+                self.cancel(token)
+            while self.pending:
+                self.submit()
+                self.harvest()
+                if self.pending:
+                    self.sleep(CANCEL_WAIT_NS)
             self.fd = -1
             self.api.io_uring_queue_exit(self._ring)
+        finally:
+            self.end()
 
     def __del__(self) -> None:
         self.close()
