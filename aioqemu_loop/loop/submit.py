@@ -112,7 +112,6 @@ class Chain:
 
     def _prepare(self, calls: Sequence[Call], link: int) -> Any:
         api = self.ring.api
-        allowed = api.IOSQE_ASYNC | api.IOSQE_FIXED_FILE
         sqes = api.Sqe(len(calls))
         for i, (prep, *args) in enumerate(calls):
             # The package would read a path from an object that nobody keeps.
@@ -121,8 +120,8 @@ class Chain:
             self.pins.extend(memoryview(arg) for arg in args if isinstance(arg, bytearray))
             sqe = sqes[i]
             prep(sqe, *args)
-            if sqe.flags & ~allowed:
-                raise ValueError("of the flags of an entry only IOSQE_ASYNC and IOSQE_FIXED_FILE may be set")
+            if sqe.flags & ~api.IOSQE_ASYNC:
+                raise ValueError("of the flags of an entry only IOSQE_ASYNC may be set")
             if i + 1 < len(calls):
                 sqe.flags |= link
             operation = Operation(self, sqe.opcode in OPENS_FILE)

@@ -61,7 +61,7 @@ if ring is not None:
     assert (cqe[0].user_data, cqe[0].res, cqe[0].flags & api.IORING_CQE_F_MORE) == (0, 0, 0)
     api.io_uring_cq_advance(ring, 1)
     api.io_uring_queue_exit(ring)
-print("works", api.IOSQE_ASYNC, api.IOSQE_FIXED_FILE, api.IOSQE_IO_LINK, api.IOSQE_IO_HARDLINK)
+print("works", api.IOSQE_ASYNC, api.IOSQE_IO_LINK, api.IOSQE_IO_HARDLINK)
 """
 
 

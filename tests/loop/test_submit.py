@@ -17,6 +17,7 @@ import aioqemu_loop
 
 from ..conftest import PATIENCE, need_fdmon
 from ..context.helpers import in_child
+from ..mainloops.guest import new_guest_loop
 
 MONITORS = ("liburing", "io_uring", "epoll", "poll")
 
@@ -30,7 +31,8 @@ def fdmon(request):
 
 @pytest.fixture
 def api():
-    """The package; `fdmon` has found it usable."""
+    """The package."""
+    need_fdmon("liburing")
     import liburing
 
     return liburing
@@ -240,6 +242,7 @@ def test_flags_that_would_concern_others_are_refused(fdmon, loop, api, run):
             api.IOSQE_IO_DRAIN,
             api.IOSQE_CQE_SKIP_SUCCESS,
             api.IOSQE_BUFFER_SELECT,
+            api.IOSQE_FIXED_FILE,
         ):
             with pytest.raises(ValueError):
                 loop.submit(flagged, flags)
@@ -582,6 +585,23 @@ def test_a_turn_is_one_system_call(fdmon, loop, api, run, monkeypatch):
         assert len(calls) <= 2
 
     run(main())
+
+
+@pytest.mark.parametrize("kind", ["g_source", "g_source-io_uring", "g_source-liburing"])
+def test_an_outside_main_loop_drives_it(api, no_leaks, kind):
+    loop = new_guest_loop(kind)
+
+    async def main():
+        assert await loop.submit(api.io_uring_prep_nop) == 0
+        reader, writer = os.pipe()
+        reading = loop.submit(api.io_uring_prep_read, reader, bytearray(10))
+        loop.call_later(0.01, os.write, writer, b"abc")
+        assert await reading == 3
+        for fd in (reader, writer):
+            await loop.submit(api.io_uring_prep_close, fd)
+
+    loop.run_until_complete(asyncio.wait_for(main(), PATIENCE))
+    loop.close()
 
 
 def test_no_ring_is_opened_unless_asked(fdmon, loop, api, run):
