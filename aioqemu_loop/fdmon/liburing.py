@@ -9,13 +9,15 @@ that looks, brings the kernel in line with it.
 - Every arming is a one-shot poll with a token of its own, armed again by the look after the callbacks. One that was
   cancelled keeps its token until its completion came, so that it never reaches a newer registration.
 - An armed poll keeps its file open: settle() cancels and harvests before a close.
-- Every thread may use the ring, but what a thread armed ends with it: release() cancels and harvests all of it.
+- Every thread may use the ring, but what a thread armed ends with it: release() cancels and harvests all of it, and
+  where another thread goes on without that, it arms everything anew.
 """
 
 from __future__ import annotations
 
 import errno
 import select
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -24,6 +26,18 @@ from aioqemu_loop.uring.package import CANCEL_WAIT_NS, PackageRing
 
 # Where the kernel did not take everything for now, it is asked again so soon.
 RETRY_NS = 1_000_000
+
+
+_thread = threading.local()
+
+
+def this_thread() -> object:
+    """Something that no other thread ever has; thread identifiers are used again."""
+    try:
+        return _thread.mark
+    except AttributeError:
+        _thread.mark = object()
+        return _thread.mark
 
 
 class Watch:
@@ -61,6 +75,7 @@ class LiburingFDMon(FDMon):
         self._held: dict[AioHandler, set[int]] = {}  # tokens that the kernel knows
         self._ready = ReadyList()
         self._parked = False
+        self._armed_by: object = None
 
     def update(self, old: AioHandler | None, new: AioHandler | None) -> None:
         if new is not None and new.events:
@@ -85,7 +100,7 @@ class LiburingFDMon(FDMon):
         return bool(self._todo) or self.ring.unsubmitted() > 0 or self.ring.has_events()
 
     def wait(self, ready_list: ReadyList, timeout_ns: int) -> int:
-        self._parked = False
+        self._begin_here()
         found = self._look(ready_list)
         if found == 0 and timeout_ns != 0:
             if self._todo or self.ring.unsubmitted():
@@ -93,6 +108,19 @@ class LiburingFDMon(FDMon):
             self.ring.sleep(timeout_ns)
             found = self._look(ready_list)
         return found
+
+    def _begin_here(self) -> None:
+        """This thread arms from now on."""
+        self._parked = False
+        me = this_thread()
+        if self._armed_by is not me:
+            self._armed_by = me
+            self._arm_anew()
+
+    def _arm_anew(self) -> None:
+        for watch in list(self._watches.values()):
+            watch.version += 1
+            self._todo[watch] = None
 
     def _look(self, ready_list: ReadyList) -> int:
         """Hand over what changed, and collect. Returns how much was found."""
@@ -183,9 +211,7 @@ class LiburingFDMon(FDMon):
         if not self.ring.usable() or self.ring.busy_here():
             return
         self._parked = True
-        for watch in list(self._watches.values()):
-            watch.version += 1
-            self._todo[watch] = None
+        self._arm_anew()
         while self._held:
             self._look(ready_list)
             if self._held:
@@ -205,7 +231,7 @@ class LiburingFDMon(FDMon):
         return [(self.ring.fd, select.POLLIN)]
 
     def gsource_prepare(self, ready_list: ReadyList) -> bool:
-        self._parked = False
+        self._begin_here()
         return self._look(ready_list) > 0 or len(ready_list) > 0 or self.need_wait()
 
     def gsource_check(self, ready: list[tuple[int, int]]) -> bool:

@@ -78,6 +78,7 @@ ECHO = """
         await asyncio.gather(*(client(port) for _ in range(10)))
         server.close()
 
+    aioqemu_loop.fdmons()  # starts a process, once, to try "liburing"
     os.write(2, b"BEGIN")
     aioqemu_loop.run(main())
     os.write(2, b"END")
