@@ -198,7 +198,7 @@ class Loop(SockMethods, _BaseEventLoop):
 
         The future's result is a list with what each came to: an int, or an OSError that is not raised. One that
         fails, or reads or writes less than asked for, ends the chain: those behind it come to OSError(ECANCELED).
-        hard=True: they run all the same. Raises ValueError for none, or for more than the ring has room for (64); for
+        hard=True: they run all the same. Raises ValueError for none, or for more than the ring has room for (128); for
         all else see submit().
         """
         self._check_submit()

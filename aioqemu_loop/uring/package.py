@@ -27,7 +27,8 @@ from typing import Any, Protocol
 from aioqemu_loop.system.process import current_mark, forget_in_child
 from aioqemu_loop.system.waiting import wait_readable
 
-ENTRIES = 64  # as the native ring: memory for rings is limited (RLIMIT_MEMLOCK)
+# With this go 256 completions, as the native ring has. Memory for rings is limited (RLIMIT_MEMLOCK).
+ENTRIES = 128
 IGNORED = 0  # user_data of requests whose own completion says nothing
 # What was cancelled completes at once, if it can be; this bounds one sleep of a wait for it.
 CANCEL_WAIT_NS = 100_000_000

@@ -103,7 +103,7 @@ def test_it_is_imported_only_when_it_is_asked_for(tmp_path):
 
 
 def test_more_completions_than_its_queue_holds(ours):
-    # 64 entries, 128 completions; the rest waits in the kernel.
+    # 128 entries, 256 completions; the rest waits in the kernel.
     pipes = [os.pipe() for _ in range(300)]
     seen = []
     for reader, _ in pipes:

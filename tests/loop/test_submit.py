@@ -494,12 +494,12 @@ def test_chains_that_cannot_be(fdmon, loop, api, run):
         with pytest.raises(ValueError):
             loop.submit_linked()
         with pytest.raises(ValueError):
-            loop.submit_linked(*[(api.io_uring_prep_nop,)] * 65)
+            loop.submit_linked(*[(api.io_uring_prep_nop,)] * 129)
         with pytest.raises(TypeError):
             loop.submit_linked(api.io_uring_prep_nop)
         with pytest.raises(TypeError):
             loop.submit_linked((api.io_uring_prep_nop,), (api.io_uring_prep_fsync, "x"))
-        assert await loop.submit_linked(*[(api.io_uring_prep_nop,)] * 64) == [0] * 64
+        assert await loop.submit_linked(*[(api.io_uring_prep_nop,)] * 128) == [0] * 128
 
     run(main())
 
