@@ -29,8 +29,9 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_finish() -> None:
-    """Most tests collect garbage to see what is left; what is imported and collected by now need not be looked at."""
+def pytest_runtest_setup() -> None:
+    """Most tests collect garbage to see what is left. What there is already (imported, found and reported by pytest)
+    would make each of these take several times as long; it is put aside."""
     gc.collect()
     gc.freeze()
 
