@@ -24,12 +24,15 @@ PACKAGES = (
     "httptools",
     "redis",
     "asyncpg",
+    "aiofiles",
+    "anyio",
     "Cython",
 )
 PROGRAMS = {  # name -> how to ask it, the first line is its answer
     "cc": ("cc", "--version"),
     "wrk": ("wrk", "--version"),
     "redis-server": ("redis-server", "--version"),
+    "fio": ("fio", "--version"),
 }
 
 

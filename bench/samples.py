@@ -45,6 +45,6 @@ def measured(workload: str, loop: str, turn: int, answer: dict[str, float]) -> S
         user_us=answer["user_us"] / operations,
         sys_us=answer["sys_us"] / operations,
         load_busy=answer.get("load_busy"),
-        peak_kib=answer["peak_kib"],
+        peak_kib=answer.get("peak_kib"),
         connection_bytes=answer.get("connection_bytes"),
     )

@@ -30,8 +30,13 @@ class Clock:
         self._now = perf_counter()
         if self._now < self._until:
             return True
-        self._after = resource.getrusage(resource.RUSAGE_SELF)
+        self.stop()
         return False
+
+    def stop(self) -> None:
+        """The measured time ends now, where the work ends before the time does. The last of several calls counts."""
+        self._now = perf_counter()
+        self._after = resource.getrusage(resource.RUSAGE_SELF)
 
     def another_one(self) -> bool:
         """Note one operation, which has taken the time since the last call of this method or since the start."""

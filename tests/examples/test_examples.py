@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-# `make demo` runs demo.py; tests/iothread has the other.
-RUN_ELSEWHERE = {"demo.py", "iothread_pool.py"}
+# `make demo` runs demo.py; tests/iothread and tests/files have the others.
+RUN_ELSEWHERE = {"demo.py", "iothread_pool.py", "write_ahead_log.py"}
 
 
 def run(name: str, *args: str, prefix: tuple[str, ...] = (), **environment: str) -> str:
