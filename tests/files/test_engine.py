@@ -358,3 +358,45 @@ def test_reads_that_do_not_suspend_leave_room_for_others(run, any_loop, engine, 
             await engine.read(fd, 4096, 0)
 
     run(main())
+
+
+def test_readers_that_do_not_suspend_take_turns(run, engine, fd) -> None:
+    """None starves, however many there are, and one that is cancelled while it waits does not hold up the others."""
+    os.write(fd, bytes(4096))
+    done = [0] * 10
+
+    async def read(number):
+        while min(done) < 200:
+            await engine.read(fd, 4096, 0)
+            done[number] += 1
+
+    async def main():
+        engine.adopt(fd)
+        readers = [asyncio.ensure_future(read(number)) for number in range(10)]
+        while max(done) < 400:
+            await asyncio.sleep(0)
+        readers.pop().cancel()
+        done[9] = 200
+        await asyncio.gather(*readers)
+
+    run(main())
+
+
+def test_opening_and_looking_up_do_not_keep_the_loop(run, any_loop, engine, folder) -> None:
+    path = folder / "file"
+    path.touch()
+    turns = 0
+
+    def count() -> None:
+        nonlocal turns
+        turns += 1
+        if turns < 20:
+            any_loop.call_soon(count)
+
+    async def main():
+        any_loop.call_soon(count)
+        while turns < 20:  # never ends if they keep the loop to themselves
+            await engine.close(await engine.open(path, os.O_RDONLY))
+            await engine.stat(path)
+
+    run(main())
