@@ -203,6 +203,13 @@ class LiburingFDMon(FDMon):
             self._look(ready_list)
             if handler in self._held:
                 self.ring.sleep(CANCEL_WAIT_NS)
+        # What was harvested by the way is armed again: an outside main loop may be about to sleep on the ring.
+        if self._todo and self.ring.usable() and self.ring.begin():
+            try:
+                self._fill()
+                self.ring.submit()
+            finally:
+                self.ring.end()
 
     def settled(self, handler: AioHandler) -> bool:
         return handler not in self._held

@@ -337,7 +337,7 @@ class TestWaking:
         os.close(fd)
         for _ in range(3):
             drive(source, 0)
-        if guest_context.fdmon != "epoll":  # which forgets a closed file
+        if guest_context.fdmon not in ("epoll", "liburing"):  # the one forgets a closed file, the other one holds it
             assert calls == [1]
         source.prepare()
         assert polled(source) == []
