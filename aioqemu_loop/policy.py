@@ -26,8 +26,9 @@ def new_event_loop(
 ) -> Loop:
     """A new loop; a `loop_factory` for asyncio.Runner and everything that takes one.
 
-    fdmon: "auto", "io_uring", "epoll", "poll", or an FDMon; poll_max_ns: longest busy polling in ns; g_source: True
-    for a loop that another main loop drives: use_g_source() is called. Raises ValueError, TypeError, FDMonUnavailable.
+    fdmon: "auto", "io_uring", "epoll", "poll", "liburing", or an FDMon; poll_max_ns: longest busy polling in ns;
+    g_source: True for a loop that another main loop drives: use_g_source() is called. Raises ValueError, TypeError,
+    FDMonUnavailable.
     """
     loop = Loop("poll" if g_source and fdmon == "auto" else fdmon, poll_max_ns)
     if g_source:

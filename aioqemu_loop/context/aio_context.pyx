@@ -14,7 +14,7 @@ from aioqemu_loop.system.process cimport same_process
 
 import threading
 
-from aioqemu_loop.context.fdmons import G_SOURCE_REASON, make_fdmon
+from aioqemu_loop.context.fdmons import G_SOURCE_REASON, RINGS, make_fdmon
 from aioqemu_loop.fdmon.base import FDMonUnavailable
 from aioqemu_loop.context.poll_params import checked_factor, poll_max_ns_or_default
 
@@ -37,7 +37,7 @@ cdef class WakeupHandler(AioHandler):
 cdef class AioContext(ContextCore):
     """An event loop for one thread, usable without asyncio.
 
-    fdmon: "auto", "io_uring", "epoll", "poll", or an FDMon; poll_max_ns: longest busy polling before it sleeps, in ns.
+    fdmon: "auto", "io_uring", "epoll", "poll", "liburing", or an FDMon; poll_max_ns: longest busy polling before it sleeps, in ns.
 
     Exceptions of callbacks come out of poll(); what was queued behind them runs in the next one. Under an asyncio
     loop they go to the loop's exception handler.
@@ -79,8 +79,8 @@ cdef class AioContext(ContextCore):
             fdmon = "poll"
         cdef FDMon new = make_fdmon(fdmon)
         try:
-            if self.g_source_mode and new.name == "io_uring":
-                raise FDMonUnavailable("io_uring", G_SOURCE_REASON)
+            if self.g_source_mode and new.name in RINGS:
+                raise FDMonUnavailable(new.name, G_SOURCE_REASON)
             if self.held:
                 new.gsource_fds()
         except BaseException:

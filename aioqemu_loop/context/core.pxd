@@ -16,7 +16,7 @@ cdef enum:
 
 cdef class ContextCore:
     cdef object __weakref__
-    cdef FDMon monitor
+    cdef readonly FDMon monitor
     cdef ReadyQueue ready
     cdef TimerHeap timers
     cdef Wakeup wakeup

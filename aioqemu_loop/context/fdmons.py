@@ -1,4 +1,4 @@
-"""Which fd monitor: the native backends, what is usable here and why the rest is not, and the choice by name."""
+"""Which fd monitor: the backends, what is usable here and why the rest is not, and the choice by name."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from collections.abc import Callable
 from aioqemu_loop.fdmon.base import FDMon, FDMonUnavailable
 from aioqemu_loop.fdmon.epoll import EpollFDMon
 from aioqemu_loop.fdmon.io_uring import IOUringFDMon
+from aioqemu_loop.fdmon.liburing import LiburingFDMon
 from aioqemu_loop.fdmon.poll import PollFDMon
 
-# In the order in which "auto" tries them, as QEMU's aio_context_setup does.
 BACKENDS: dict[str, Callable[[], FDMon]] = {
     "io_uring": IOUringFDMon,
     "epoll": EpollFDMon,
     "poll": PollFDMon,
+    "liburing": LiburingFDMon,
 }
+# The order in which "auto" tries them, as QEMU's aio_context_setup does. What needs a package is only had by name.
+AUTO = ("io_uring", "epoll", "poll")
+# Those that are io_uring, which an outside main loop must ask for.
+RINGS = ("io_uring", "liburing")
 # Why a context that use_g_source() was called on has no io_uring.
 G_SOURCE_REASON = (
     "given up by use_g_source(), because an outside main loop does not call wait() regularly, which submits changes; "
@@ -24,7 +29,10 @@ G_SOURCE_REASON = (
 )
 
 
-def _reason(exc: OSError) -> str:
+def why_unusable(exc: OSError | ImportError) -> str:
+    """In words, why a backend could not be set up."""
+    if isinstance(exc, ImportError):
+        return str(exc)
     if exc.errno == errno.EPERM:
         why = "denied by a seccomp profile, or by the sysctl kernel.io_uring_disabled"
     elif exc.errno == errno.ENOSYS:
@@ -39,13 +47,14 @@ def _reason(exc: OSError) -> str:
 
 
 def fdmons() -> dict[str, str | None]:
-    """Backend name -> None if it is usable here, else the reason in words. Each is set up and closed again."""
+    """Backend name -> None if it is usable here, else the reason in words. Each is set up and closed again;
+    "liburing" is tried out in a process of its own the first time."""
     result: dict[str, str | None] = {}
     for name, make in BACKENDS.items():
         try:
             make().close()
-        except OSError as exc:
-            result[name] = _reason(exc)
+        except (OSError, ImportError) as exc:
+            result[name] = why_unusable(exc)
         else:
             result[name] = None
     return result
@@ -68,8 +77,8 @@ def make_fdmon(spec: str | FDMon | Callable[[], FDMon] = "auto") -> FDMon:
             raise ValueError(f"{source} must be one of auto, {', '.join(BACKENDS)}; not {spec!r}")
         try:
             return BACKENDS[spec]()
-        except OSError as exc:
-            raise FDMonUnavailable(spec, _reason(exc)) from exc
+        except (OSError, ImportError) as exc:
+            raise FDMonUnavailable(spec, why_unusable(exc)) from exc
     monitor = spec if isinstance(spec, FDMon) else spec() if callable(spec) else None
     if not isinstance(monitor, FDMon):
         raise TypeError(f"fdmon must be a name, an FDMon or a callable that returns one; not {spec!r}")
@@ -77,9 +86,10 @@ def make_fdmon(spec: str | FDMon | Callable[[], FDMon] = "auto") -> FDMon:
 
 
 def _first_usable() -> FDMon:
-    for make in BACKENDS.values():
+    reasons = []
+    for name in AUTO:
         try:
-            return make()
-        except OSError:
-            continue
-    raise FDMonUnavailable("auto", "; ".join(f"{name}: {reason}" for name, reason in fdmons().items()))
+            return BACKENDS[name]()
+        except OSError as exc:
+            reasons.append(f"{name}: {why_unusable(exc)}")
+    raise FDMonUnavailable("auto", "; ".join(reasons))

@@ -100,4 +100,4 @@ cdef class FDMon:
 
 
 cdef int check_fd(int fd) except -1
-cdef int check_pollable(AioHandler handler) except -1
+cpdef int check_pollable(AioHandler handler) except -1

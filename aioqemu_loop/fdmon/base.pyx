@@ -125,6 +125,10 @@ cdef class ReadyList:
         """QEMU's aio_add_ready_handler, for monitors written in Python."""
         self.push(handler, revents)
 
+    def items(self):
+        """[(handler, revents)]."""
+        return [(<object>self.handlers[i], self.revents[i]) for i in range(self.size)]
+
 
 cdef class SlotTable:
     """Tokens for registrations or operations: slot index in the low half, generation in the high half, so that the kernel never
@@ -298,7 +302,7 @@ cdef int check_fd(int fd) except -1:
     return 0
 
 
-cdef int check_pollable(AioHandler handler) except -1:
+cpdef int check_pollable(AioHandler handler) except -1:
     """Raise what epoll_ctl would raise: EBADF for a closed fd, EPERM for a file that cannot be polled. Sets maybe_eventfd.
 
     POLL_ADD on such a file (regular file, directory, /dev/null) completes at once and for ever. Which files those

@@ -36,6 +36,7 @@ cdef class IOUringFDMon(FDMon):
     cdef bint one_shot_only
     cdef readonly bint overflowed
     cdef dict outside
+    cdef dict half_closed
     cdef list gone
     cdef int event_fd
     cdef Ring event_ring

@@ -40,6 +40,7 @@ from aioqemu_loop.system.libc cimport (
     ENOBUFS,
     ETIME,
     POLLERR,
+    POLLHUP,
     POLLIN,
     POLLNVAL,
     POLLOUT,
@@ -96,6 +97,7 @@ cdef class IOUringFDMon(FDMon):
         self.submit_list = []
         self.tidy_at = TIDY_MIN
         self.outside = {}
+        self.half_closed = {}
         self.senders = [None] * MAX_SENDS
         self.payloads = [None] * MAX_SENDS
         self.event_fd = -1
@@ -117,6 +119,8 @@ cdef class IOUringFDMon(FDMon):
             self.mark_dirty(new)
         if old is not None and (new is not old or new.events == 0):
             old.mon_registered = False
+            if self.half_closed:
+                self.half_closed.pop(old, None)
             if old in self.outside:
                 del self.outside[old]
                 self.gsource_changes += 1
@@ -297,7 +301,7 @@ cdef class IOUringFDMon(FDMon):
             return 0
         sqe.opcode = AIO_OP_POLL_ADD
         events = <uint32_t>handler.events
-        if handler.edge and not self.one_shot_only:
+        if (handler.edge or (self.half_closed and handler in self.half_closed)) and not self.one_shot_only:
             sqe.len = AIO_POLL_ADD_MULTI
             # A multishot poll reports what the wake-up named, and sockets name POLLPRI whenever data comes.
             events &= ~<uint32_t>POLLPRI
@@ -373,7 +377,7 @@ cdef class IOUringFDMon(FDMon):
                 self.mark_dirty(handler)  # a receive waits for the end of this poll
             return 0
         if revents < 0:
-            if revents == -EINVAL and handler.edge and not self.one_shot_only:
+            if revents == -EINVAL and (handler.edge or handler in self.half_closed) and not self.one_shot_only:
                 self.one_shot_only = True  # multishot polls came with 5.13
                 self.edge = False
             elif revents != -ECANCELED:
@@ -381,6 +385,16 @@ cdef class IOUringFDMon(FDMon):
                 ready_list.push(handler, POLLNVAL if revents == -EBADF else POLLNVAL | POLLERR)
                 return 0
             revents = 0
+        if revents and not handler.edge:
+            if not revents & (handler.events | POLLERR | POLLHUP | POLLNVAL):
+                # The kernel always adds POLLRDHUP. A one-shot poll that was not asked for it would complete at once for
+                # ever: a multishot poll, which is edge-triggered, waits for more.
+                self.half_closed[handler] = None
+                revents = 0
+            elif self.half_closed and handler in self.half_closed:
+                del self.half_closed[handler]
+                handler.mon_rearm = True
+                self.mark_dirty(handler)
         if not handler.mon_token:
             self.mark_dirty(handler)
         if revents:

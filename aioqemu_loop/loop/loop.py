@@ -8,7 +8,7 @@ import socket
 import ssl as ssl_module
 import sys
 import threading
-from asyncio import base_events, constants, events, streams, tasks
+from asyncio import base_events, constants, events, futures, streams, tasks
 from collections.abc import Callable, Iterable
 from contextvars import Context
 from typing import IO, TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ from aioqemu_loop.loop.metrics import Metrics
 from aioqemu_loop.loop.numeric_names import numeric_addresses
 from aioqemu_loop.loop.signals import Signals
 from aioqemu_loop.loop.sock_methods import SockMethods
+from aioqemu_loop.loop.submit import Call, Operations, Outcome
+from aioqemu_loop.loop.uring_methods import RingOperations
 from aioqemu_loop.transports.datagram import DatagramTransport
 from aioqemu_loop.transports.listener import Listener
 from aioqemu_loop.transports.pipe import ReadPipeTransport, WritePipeTransport
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
         def _check_closed(self) -> None: ...
         def _check_running(self) -> None: ...
+        def _check_thread(self) -> None: ...
         def _check_sendfile_params(self, sock: Any, file: IO[bytes], offset: int, count: int | None) -> None: ...
         def _set_coroutine_origin_tracking(self, enabled: bool) -> None: ...
         def _asyncgen_firstiter_hook(self, agen: Any) -> None: ...
@@ -59,8 +62,8 @@ def _set_nodelay(sock: socket.socket) -> None:
 class Loop(SockMethods, _BaseEventLoop):
     """An asyncio event loop with QEMU's AioContext inside.
 
-    fdmon: "auto", "io_uring", "epoll", "poll", or an FDMon; poll_max_ns: longest busy polling before it sleeps (ns),
-    None for the default. Raises ValueError, TypeError or FDMonUnavailable.
+    fdmon: "auto", "io_uring", "epoll", "poll", "liburing", or an FDMon; poll_max_ns: longest busy polling before it
+    sleeps (ns), None for the default. Raises ValueError, TypeError or FDMonUnavailable.
     """
 
     def __init__(self, fdmon: str | FDMon | Callable[[], FDMon] = "auto", poll_max_ns: int | None = None) -> None:
@@ -68,6 +71,7 @@ class Loop(SockMethods, _BaseEventLoop):
         base_events.BaseEventLoop.__init__(self)
         self._signals = Signals(self)
         self._children = subprocesses.Children(self)
+        self._operations = Operations(self)
         self._listeners: dict[int, Listener] = {}
         self._unix_server_sockets: dict[socket.socket, int] = {}
 
@@ -126,8 +130,14 @@ class Loop(SockMethods, _BaseEventLoop):
             return
         self._signals.close()
         self._children.close()
+        self._operations.close()
         base_events.BaseEventLoop.close(self)
         self.context.close()
+
+    @functools.cached_property
+    def uring(self) -> RingOperations:
+        """What only io_uring can do: splice, tee, waitid, futex_wait, futex_wake, openat2, all awaitable."""
+        return RingOperations(self)
 
     def metrics(self) -> Metrics:
         """The loop's counters at this moment."""
@@ -171,6 +181,39 @@ class Loop(SockMethods, _BaseEventLoop):
             transp._reset_empty_waiter()
             if was_reading:
                 transp.resume_reading()
+
+    # -- operations that python-liburing prepares --
+
+    def submit(self, prep: Callable[..., object], *args: Any) -> futures.Future[int]:
+        """Run what the package python-liburing can prepare: `await loop.submit(liburing.io_uring_prep_fsync, fd)`.
+
+        prep(sqe, *args) is called at once; the operation starts with all others of this turn. The future's result is
+        the kernel's (`cqe.res`), or the OSError it stands for. `args` live until then; what they only point to (the
+        buffers of an Iovec) the caller keeps. Of a multishot operation the first result counts.
+
+        Cancelling asks the kernel to end the operation; the future is cancelled when that is over, and a file that
+        was opened after all is closed. Works on every fdmon: where that is not "liburing" the first call makes a ring
+        of its own. Raises FDMonUnavailable where the package or io_uring cannot be had, what prep raises,
+        RuntimeError in a forked child.
+        """
+        self._check_submit()
+        return self._operations.submit((prep, *args))
+
+    def submit_linked(self, *calls: Call, hard: bool = False) -> futures.Future[list[Outcome]]:
+        """Run operations one after the other by one call: `submit_linked((prep, *args), (prep, *args), ...)`.
+
+        The future's result is a list with what each came to: an int, or an OSError that is not raised. One that
+        fails, or reads or writes less than asked for, ends the chain: those behind it come to OSError(ECANCELED).
+        hard=True: they run all the same. Raises ValueError for none, or for more than the ring has room for (128); for
+        all else see submit().
+        """
+        self._check_submit()
+        return self._operations.submit_linked(calls, hard)
+
+    def _check_submit(self) -> None:
+        self._check_closed()
+        if self._debug:
+            self._check_thread()
 
     # -- transports --
 

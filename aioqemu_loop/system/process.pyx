@@ -35,6 +35,11 @@ cdef uint32_t process_mark() except 0:
     return page[0]
 
 
+def current_mark():
+    """process_mark() for Python."""
+    return process_mark()
+
+
 cdef bint same_process(uint32_t mark) noexcept nogil:
     return page[0] == mark
 

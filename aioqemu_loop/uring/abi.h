@@ -83,6 +83,21 @@ struct aio_buf_reg {
     uint64_t resv[3];
 };
 
+/* What IORING_REGISTER_PROBE tells of each operation. */
+struct aio_probe_op {
+    uint8_t op, resv;
+    uint16_t flags;
+    uint32_t resv2;
+};
+
+struct aio_probe {
+    uint8_t last_op, ops_len;
+    uint16_t resv;
+    uint32_t resv2[3];
+    struct aio_probe_op ops[256];
+};
+
+_Static_assert(offsetof(struct aio_probe, ops) == 16, "probe");
 _Static_assert(sizeof(struct aio_buf) == 16, "buf");
 _Static_assert(sizeof(struct aio_buf_reg) == 40, "buf reg");
 _Static_assert(sizeof(struct aio_sqe) == 64, "sqe");
@@ -102,11 +117,17 @@ enum {
     AIO_OP_WRITE = 23,        /* 5.6 */
     AIO_OP_SEND = 26,         /* 5.6 */
     AIO_OP_RECV = 27,         /* 5.6 */
+    AIO_OP_OPENAT2 = 28,      /* 5.6 */
+    AIO_OP_SPLICE = 30,       /* 5.7 */
+    AIO_OP_TEE = 33,          /* 5.8 */
     AIO_OP_RENAMEAT = 35,     /* 5.11 */
     AIO_OP_UNLINKAT = 36,     /* 5.11 */
     AIO_OP_MKDIRAT = 37,      /* 5.15 */
     AIO_OP_SYMLINKAT = 38,    /* 5.15 */
     AIO_OP_LINKAT = 39,       /* 5.15 */
+    AIO_OP_WAITID = 50,       /* 6.7 */
+    AIO_OP_FUTEX_WAIT = 51,   /* 6.7 */
+    AIO_OP_FUTEX_WAKE = 52,   /* 6.7 */
 };
 
 enum {
@@ -169,6 +190,8 @@ enum {
 #define AIO_OFF_SQ_RING 0ULL
 #define AIO_OFF_SQES 0x10000000ULL
 #define AIO_REGISTER_EVENTFD 4
+#define AIO_REGISTER_PROBE 8 /* 5.6 */
+#define AIO_PROBE_SUPPORTED (1u << 0)
 #define AIO_REGISTER_ENABLE_RINGS 12
 #define AIO_REGISTER_PBUF_RING 22 /* 5.19 */
 

@@ -13,6 +13,7 @@ cdef extern from "aioqemu_loop/uring/abi.h" nogil:
         uint64_t user_data
         uint16_t buf_group
         int32_t file_index
+        uint64_t addr3
     struct aio_cqe:
         uint64_t user_data
         int32_t res
@@ -39,6 +40,12 @@ cdef extern from "aioqemu_loop/uring/abi.h" nogil:
         uint64_t ring_addr
         uint32_t ring_entries
         uint16_t bgid, flags
+    struct aio_probe_op:
+        uint8_t op
+        uint16_t flags
+    struct aio_probe:
+        uint8_t last_op, ops_len
+        aio_probe_op ops[256]
     enum:
         AIO_OP_READV
         AIO_OP_WRITEV
@@ -50,11 +57,17 @@ cdef extern from "aioqemu_loop/uring/abi.h" nogil:
         AIO_OP_WRITE
         AIO_OP_SEND
         AIO_OP_RECV
+        AIO_OP_OPENAT2
+        AIO_OP_SPLICE
+        AIO_OP_TEE
         AIO_OP_RENAMEAT
         AIO_OP_UNLINKAT
         AIO_OP_MKDIRAT
         AIO_OP_SYMLINKAT
         AIO_OP_LINKAT
+        AIO_OP_WAITID
+        AIO_OP_FUTEX_WAIT
+        AIO_OP_FUTEX_WAKE
         AIO_FSYNC_DATASYNC
         AIO_RECV_MULTISHOT
         AIO_POLL_ADD_MULTI
@@ -83,6 +96,8 @@ cdef extern from "aioqemu_loop/uring/abi.h" nogil:
         AIO_CQE_BUFFER_SHIFT
         AIO_CQ_EVENTFD_DISABLED
         AIO_REGISTER_EVENTFD
+        AIO_REGISTER_PROBE
+        AIO_PROBE_SUPPORTED
         AIO_REGISTER_ENABLE_RINGS
         AIO_REGISTER_PBUF_RING
     uint64_t AIO_OFF_SQ_RING

@@ -235,3 +235,16 @@ cdef class Ring:
 
     def __dealloc__(self):
         self.release()
+
+
+def supported_operations():
+    """The numbers of the operations that the running kernel's io_uring knows, a frozenset. Raises OSError as Ring() does."""
+    cdef Ring ring = Ring(SQ_ENTRIES_MIN)
+    cdef aio_probe probe
+    cdef int i, ret
+    memset(&probe, 0, sizeof(probe))
+    ret = aio_uring_register(ring.fd, AIO_REGISTER_PROBE, &probe, 256)
+    ring.close()
+    if ret < 0:
+        raise_errno(-ret)
+    return frozenset(probe.ops[i].op for i in range(probe.ops_len) if probe.ops[i].flags & AIO_PROBE_SUPPORTED)

@@ -6,30 +6,28 @@ import argparse
 import platform
 import re
 import sys
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import aioqemu_loop
 
 from .exclusions import SAME, as_markdown, left_out
-from .runs import Run, Runs, modules, worse
+from .runs import Run, modules, run_file, worse
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "compatibility.md"
 HEAD = ("file", "left out", "run once already", "stdlib passed")
 
 
-def rows(runs: Runs, fdmons: list[str]) -> list[list[Any]]:
+def rows(pool: Executor, fdmons: list[str]) -> list[list[Any]]:
     """A line per file, and what failed, printed as it comes."""
     table: list[list[Any]] = []
-    for file in modules():
-        for fdmon in (None, *fdmons):
-            runs.start(file, fdmon)
-    for file in modules():
-        reference = runs.start(file, None).result()
+    started = {file: [pool.submit(run_file, file, loop) for loop in (None, *fdmons)] for file in modules()}
+    for file, runs in started.items():
+        reference, *ours = (run.result() for run in runs)
         if reference.module_skipped:
             print(f"test_{file} is skipped: {reference.module_skipped}", file=sys.stderr)
             continue
-        ours = [runs.start(file, fdmon).result() for fdmon in fdmons]
         again = [entry.pattern for entry in left_out(file) if entry.reason == SAME]
         same = sum(case.outcome == "left out" and case.detail in again for case in reference.cases.values())
         counts = [reference.count("left out") - same, same, reference.passed]
@@ -74,9 +72,8 @@ def main() -> None:
     if not modules():
         sys.exit("this Python comes without the package test")
     fdmons = [name for name, reason in aioqemu_loop.fdmons().items() if reason is None]
-    runs = Runs()
-    table = rows(runs, fdmons)
-    runs.close()
+    with ThreadPoolExecutor(2) as pool:
+        table = rows(pool, fdmons)
     kernel = ".".join(platform.release().split(".")[:2])
     text = f"CPython {platform.python_version()}, Linux {kernel}:\n\n{markdown(table, fdmons)}"
     print(text)

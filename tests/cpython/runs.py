@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 
 import aioqemu_loop
@@ -22,7 +22,6 @@ CHILD = Path(__file__).with_name("child.py")
 SECONDS_PER_TEST = 60
 SECONDS_PER_MODULE = 400
 RESTARTS = 5  # after crashes and hangs
-WORKERS = 2
 # Besides all of test.test_asyncio: who else makes loops by asyncio's doors.
 OTHER_MODULES = (
     "test.test_asyncgen",
@@ -174,21 +173,19 @@ def modules() -> dict[str, str]:
     return {short: name for short, name in found.items() if short not in WHOLE_FILES}
 
 
-class Runs:
-    """Runs of test modules, two at a time, in the order in which they are asked for."""
+def run_file(file: str, loop: str | None) -> Run:
+    """Run one of modules() without what is left out of it. loop: as `fdmon` of run_module."""
+    return run_module(modules()[file], loop, tuple(entry.pattern for entry in left_out(file)))
 
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(WORKERS)
-        self._started: dict[tuple[str, str | None], Future[Run]] = {}
-        self._modules = modules()
 
-    def start(self, file: str, fdmon: str | None) -> Future[Run]:
-        """fdmon: a backend's name, or None for the stdlib's own loop. Each is run once."""
-        key = (file, fdmon)
-        if key not in self._started:
-            patterns = tuple(entry.pattern for entry in left_out(file))
-            self._started[key] = self._pool.submit(run_module, self._modules[file], fdmon, patterns)
-        return self._started[key]
-
-    def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
+def compare(file: str, loops: Sequence[str]) -> tuple[Run, list[str]]:
+    """The run on the stdlib's loop, and what is to be said against those on ours, one after the other."""
+    reference = run_file(file, None)
+    complaints = []
+    for loop in loops if not reference.module_skipped else ():
+        ours = run_file(file, loop)
+        for name, case in worse(reference, ours).items():
+            complaints.append(f"=== {loop}: {name}: {case.outcome}\n{case.detail}")
+        if bool(ours.on_our_loop) == (file in WITHOUT_LOOP):  # our loop was never asked: that would say nothing
+            complaints.append(f"=== {loop}: {ours.on_our_loop} of the tests made a loop of ours")
+    return reference, complaints

@@ -1,10 +1,9 @@
-"""CPython's own asyncio tests on our loop: what is good on the stdlib's loop is good on ours, on every backend."""
+"""CPython's own asyncio tests on our loop: what is good on the stdlib's loop is good on ours."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,74 +12,45 @@ import aioqemu_loop
 
 from ..conftest import BACKENDS
 from ..mainloops.guest import GUESTS
-from .exclusions import LEFT_OUT, as_markdown, left_out
-from .runs import WITHOUT_LOOP, Runs, modules, worse
+from .exclusions import as_markdown, left_out
+from .runs import WITHOUT_LOOP, compare, modules
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "compatibility.md"
-FILES = list(modules())
-PAIRS = [(file, fdmon) for file in FILES for fdmon in (BACKENDS if file not in WITHOUT_LOOP else ["poll"])]
-
-# Where an outside main loop drives ours: what says most about a loop. With the default Python only, as these take long.
-OUTSIDE = [("events", guest) for guest in GUESTS]
-OUTSIDE += [(file, "g_source-io_uring") for file in ("base_events", "sock_lowlevel", "streams")]
 DEFAULT_PYTHON = Path(sys.prefix).name == ".venv"
-
-# A test waits for its run and for those before it. One worker has them all: each would else start every run.
-pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("cpython")]
-
-
-@pytest.fixture(scope="module")
-def runs(request: pytest.FixtureRequest) -> Iterator[Runs]:
-    """All the runs that were asked for, started now, so that two are always under way."""
-    runs = Runs()
-    for item in request.session.items:
-        parameters = getattr(getattr(item, "callspec", None), "params", {})
-        if item.path == request.path and "file" in parameters:
-            runs.start(parameters["file"], None)
-            for name in ("fdmon", "guest"):
-                if name in parameters:
-                    runs.start(parameters["file"], parameters[name])
-    yield runs
-    runs.close()
+# Where an outside main loop drives ours: what says most about a loop.
+OUTSIDE = {"events": GUESTS} | dict.fromkeys(("base_events", "sock_lowlevel", "streams"), ("g_source-io_uring",))
 
 
-@pytest.mark.skipif(bool(FILES), reason="the tests are installed")
+def loops_for(file: str) -> tuple[str, ...]:
+    """On which of our loops a file is run. What differs between Pythons is asyncio and its tests, not our backends: all
+    of them with the default Python, and with the others the one that does most by itself."""
+    if file in WITHOUT_LOOP:
+        return ("poll",)
+    return (*BACKENDS, *OUTSIDE.get(file, ())) if DEFAULT_PYTHON else ("io_uring",)
+
+
+@pytest.mark.skipif(bool(modules()), reason="the tests are installed")
 def test_the_tests_of_cpython_are_installed() -> None:
     missing = pytest.fail if os.environ.get("CI") and DEFAULT_PYTHON else pytest.skip
     missing("NONE OF CPYTHON'S OWN TESTS WERE RUN: this Python has no package test (Debian: libpython3-testsuite)")
 
 
-@pytest.mark.parametrize(("file", "fdmon"), PAIRS, indirect=["fdmon"])
-def test_what_passes_on_the_stdlibs_loop_passes_on_ours(runs: Runs, file: str, fdmon: str) -> None:
-    compare(runs, file, fdmon)
-
-
-@pytest.mark.skipif(not FILES, reason="this Python has no package test")
-@pytest.mark.parametrize(("file", "guest"), OUTSIDE if DEFAULT_PYTHON else [])
-def test_what_passes_on_the_stdlibs_loop_passes_on_one_that_is_driven(runs: Runs, file: str, guest: str) -> None:
-    if "io_uring" in guest and (reason := aioqemu_loop.fdmons()["io_uring"]) is not None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"io_uring is not usable here: {reason}")
-    compare(runs, file, guest)
-
-
-def compare(runs: Runs, file: str, fdmon: str) -> None:
-    reference = runs.start(file, None).result()
+@pytest.mark.timeout(900)  # as many runs as there are loops, and one
+@pytest.mark.parametrize("file", modules())
+def test_what_passes_on_the_stdlibs_loop_passes_on_ours(file: str) -> None:
+    reasons = {name: reason for name, reason in aioqemu_loop.fdmons().items() if reason is not None}
+    missing = [loop for loop in loops_for(file) if any(name in loop for name in reasons)]
+    if missing and os.environ.get("CI"):
+        pytest.fail(f"not usable here: {reasons}")
+    reference, complaints = compare(file, [loop for loop in loops_for(file) if loop not in missing])
     if reference.module_skipped:
         pytest.skip(f"the file says: {reference.module_skipped}")
-    ours = runs.start(file, fdmon).result()
-    failed = worse(reference, ours)
-    texts = [f"=== {name}: {case.outcome}\n{case.detail}" for name, case in failed.items()]
-    if texts:
-        pytest.fail(f"{len(texts)} of {reference.passed} tests in {file} fail on {fdmon}\n" + "\n".join(texts), False)
-    # Else our loop was never asked, and this says nothing.
-    assert bool(ours.on_our_loop) == (file not in WITHOUT_LOOP)
-
-
-@pytest.mark.parametrize("file", sorted({entry.file for entry in LEFT_OUT} & set(FILES)))
-def test_every_exclusion_leaves_something_out(runs: Runs, file: str) -> None:
-    cases = runs.start(file, None).result().cases.values()
-    used = {case.detail for case in cases if case.outcome == "left out"}
-    assert {entry.pattern for entry in left_out(file) if entry.expected} <= used
+    if complaints:
+        pytest.fail("\n".join(complaints), pytrace=False)
+    used = {case.detail for case in reference.cases.values() if case.outcome == "left out"}
+    assert {entry.pattern for entry in left_out(file) if entry.expected} <= used, "an exclusion leaves nothing out"
+    if missing:
+        pytest.skip(f"not run on {missing}, which are not usable here: {reasons}")
 
 
 def test_the_docs_name_every_exclusion_and_its_reason() -> None:

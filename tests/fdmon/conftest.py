@@ -9,22 +9,21 @@ import pytest
 
 import aioqemu_loop
 
+from ..conftest import need_fdmon
 from ..context.helpers import turns
 from ..mainloops.guest_context import GuestContext
 from .python_fdmon import PythonFDMon
 
-EVERY = ("io_uring", "epoll", "poll", "python")
+EVERY = ("io_uring", "epoll", "poll", "liburing", "python")
 # The same contract holds where an outside main loop sleeps: for modules that say OUTSIDE_TOO.
-OUTSIDE = ("outside-io_uring", "outside-epoll", "outside-poll")
+OUTSIDE = ("outside-io_uring", "outside-epoll", "outside-poll", "outside-liburing")
 
 
 def make_spec(name: str) -> str | Callable[[], aioqemu_loop.FDMon]:
     """What to pass as fdmon= for a backend of EVERY; skips or fails (CI) where it is missing here."""
     if name == "python":
         return PythonFDMon
-    reason = aioqemu_loop.fdmons()[name]
-    if reason is not None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{name} is not usable here: {reason}")
+    need_fdmon(name)
     return name
 
 

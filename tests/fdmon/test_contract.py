@@ -287,6 +287,26 @@ def test_a_half_closed_socket_is_readable_and_still_writable(pair, watch):
     assert theirs.recv(1) == b"x"
 
 
+def test_a_writer_without_room_sleeps_while_its_peer_is_half_closed(context, pair, watch):
+    # io_uring always reports POLLRDHUP, which nobody asked for here.
+    ours, theirs = pair()
+    writer = watch(ours, read=False, write=True)
+    for _ in range(2):
+        with pytest.raises(BlockingIOError):
+            while True:
+                ours.send(bytes(65536))
+        theirs.shutdown(socket.SHUT_WR)
+        assert writer.after() == ""
+        assert sleeps(context)
+        with pytest.raises(BlockingIOError):
+            while True:
+                theirs.recv(65536)
+        assert writer.after(3) == "www"
+    ours.send(b"x")
+    writer.set(True, False)
+    assert writer.after(1) == "r"
+
+
 def test_a_hang_up_is_told_to_a_reader_and_to_a_writer(context, pair, watch):
     for read, write, expected in ((True, False, "r"), (False, True, "w"), (True, True, "rw")):
         ours, theirs = pair()

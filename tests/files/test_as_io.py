@@ -111,7 +111,7 @@ def test_binary(run: Any, tmp_path: Any, mode: str) -> None:
         assert_same_contents(paths)
 
     async def main() -> None:
-        for seed in range(40):
+        for seed in range(15):
             await script(seed)
 
     run(main())

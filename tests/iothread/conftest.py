@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import socket
 import threading
 
 import pytest
 
 import aioqemu_loop
 
-PATIENCE = 15.0  # seconds until a wait is a failure
+from .helpers import PATIENCE, tcp_pair
 
 
 @pytest.fixture
@@ -53,3 +54,16 @@ def pool(fdmon, no_leaks):
 def run(fdmon):
     """run(coroutine) on a loop of the same backend."""
     return functools.partial(aioqemu_loop.run, fdmon=fdmon)
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def pair(request):
+    """(socket for a transport, plain blocking peer with a timeout)."""
+    ours, peer = tcp_pair() if request.param == "tcp" else socket.socketpair()
+    ours.setblocking(False)
+    peer.settimeout(PATIENCE)
+    for sock in (ours, peer):  # so that what tests call much does not fit
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+    with ours, peer:
+        yield ours, peer

@@ -1,6 +1,7 @@
 """How programs get the loop: run, new_event_loop, policies, Runner, pytest-asyncio, the environment."""
 
 import asyncio
+import errno
 import importlib
 import inspect
 import os
@@ -12,6 +13,9 @@ import warnings
 import pytest
 
 import aioqemu_loop
+from aioqemu_loop.context import fdmons
+
+from ..conftest import need_fdmon
 
 
 @pytest.fixture
@@ -149,7 +153,7 @@ class TestNames:
 
     def test_fdmons_lists_every_backend(self, no_leaks):
         found = aioqemu_loop.fdmons()
-        assert list(found) == ["io_uring", "epoll", "poll"]
+        assert list(found) == ["io_uring", "epoll", "poll", "liburing"]
         assert all(reason is None or isinstance(reason, str) for reason in found.values())
         assert found["poll"] is None
 
@@ -159,6 +163,22 @@ class TestNames:
         loop = aioqemu_loop.new_event_loop()
         assert loop.fdmon == first
         loop.close()
+
+    def test_auto_never_takes_liburing_and_the_environment_may(self, no_leaks, monkeypatch):
+        need_fdmon("liburing")
+        refused = dict.fromkeys(("io_uring", "epoll", "poll"), self.refuse)
+        monkeypatch.setattr("aioqemu_loop.context.fdmons.BACKENDS", {**fdmons.BACKENDS, **refused})
+        monkeypatch.delenv("AIOQEMU_FDMON", raising=False)
+        with pytest.raises(aioqemu_loop.FDMonUnavailable, match="poll: "):
+            aioqemu_loop.new_event_loop()
+        monkeypatch.setenv("AIOQEMU_FDMON", "liburing")
+        loop = aioqemu_loop.new_event_loop()
+        assert loop.fdmon == "liburing"
+        loop.close()
+
+    @staticmethod
+    def refuse():
+        raise OSError(errno.EPERM, "refused")
 
 
 def run_python(code, **env):

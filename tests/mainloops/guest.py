@@ -45,7 +45,7 @@ def new_guest_loop(kind: str, **options: Any) -> GuestLoop:
     rule, _, monitor = kind.partition("-")
     assert rule == "g_source"
     loop = GuestLoop(monitor or "auto", **options)
-    loop.use_g_source(keep_io_uring=monitor == "io_uring")
+    loop.use_g_source(keep_io_uring=monitor in ("io_uring", "liburing"))
     if monitor == "epoll":
         loop.context.set_fdmon("epoll")
     return loop

@@ -8,10 +8,10 @@ from .guest import drive
 
 
 class GuestContext(aioqemu_loop.AioContext):
-    """`monitor`: the backend that the source is to have; io_uring by use_g_source(keep_io_uring=True)."""
+    """`monitor`: the backend that the source is to have; rings by use_g_source(keep_io_uring=True)."""
 
     def __init__(self, monitor: str) -> None:
-        self.use_g_source(keep_io_uring=monitor == "io_uring")
+        self.use_g_source(keep_io_uring=monitor in ("io_uring", "liburing"))
         if self.fdmon != monitor:
             self.set_fdmon(monitor)
         self.source: aioqemu_loop.GSource | None = None

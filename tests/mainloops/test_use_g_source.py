@@ -15,7 +15,7 @@ import pytest
 
 import aioqemu_loop
 
-from ..conftest import open_fds
+from ..conftest import need_fdmon, open_fds
 from ..context.helpers import in_child, in_thread
 from .guest import drive
 
@@ -39,6 +39,9 @@ class TestTheClassicRule:
         with pytest.raises(aioqemu_loop.FDMonUnavailable, match=r"use_g_source\(\)") as caught:
             loop.context.set_fdmon("io_uring")
         assert caught.value.name == "io_uring"
+        if aioqemu_loop.fdmons()["liburing"] is None:
+            with pytest.raises(aioqemu_loop.FDMonUnavailable, match=r"use_g_source\(\)"):
+                loop.context.set_fdmon("liburing")
         assert loop.fdmon == "poll"
         loop.context.set_fdmon("auto")
         assert loop.fdmon == "poll"
@@ -143,8 +146,9 @@ class TestTheClassicRule:
 
 
 class TestTheNewRule:
-    @pytest.mark.parametrize("kind", ["io_uring", "epoll", "poll"])
+    @pytest.mark.parametrize("kind", ["io_uring", "epoll", "poll", "liburing"])
     def test_the_monitor_stays(self, kind, no_leaks):
+        need_fdmon(kind)
         loop = aioqemu_loop.new_event_loop(fdmon=kind)
         loop.use_g_source(keep_io_uring=True)
         assert loop.fdmon == kind
