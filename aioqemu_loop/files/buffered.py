@@ -129,6 +129,14 @@ class AsyncBuffered(AsyncFile[bytes]):
     async def write(self, data: ReadableBuffer) -> int:
         raise io.UnsupportedOperation("write")
 
+    def put(self, data: bytes) -> bool:
+        """write() at once, if nothing has to be looked at or waited for; else False."""
+        if len(data) > self._room or self._chunk or self._turns.held:
+            return False
+        self._pending += data
+        self._room -= len(data)
+        return True
+
     async def truncate(self, size: SupportsIndex | None = None) -> int:
         """Make the file `size` bytes long, or end at the position, which stays. Returns the size."""
         self._open_raw("truncate of closed file")

@@ -4,4 +4,3 @@ from aioqemu_loop.loop.operation cimport Operation
 
 cdef class Engine(Transfers):
     cdef int open_now(self, object path, int flags, object dir_fd) except -2
-    cdef int look_up(self, object path, int flags, object dir_fd) except -2

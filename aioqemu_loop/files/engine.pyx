@@ -12,13 +12,14 @@ transfers.pyx has the bytes, this file the names. Whatever happens to the awaiti
 kernel or a thread is still at it.
 """
 
-from libc.errno cimport EINVAL, ENOENT, errno
+from libc.errno cimport EINVAL, ENOENT
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from posix.fcntl cimport F_GETFL, F_SETFL, O_CLOEXEC, O_CREAT, O_NONBLOCK, O_TRUNC, fcntl
-from posix.stat cimport S_ISDIR, S_ISREG, fstat, struct_stat
+from libc.string cimport strlen
+from posix.fcntl cimport F_SETFL, O_CLOEXEC, O_CREAT, O_NONBLOCK, O_TRUNC, fcntl
+from posix.stat cimport fstat, struct_stat
 from posix.unistd cimport close as close_fd
 
-from aioqemu_loop.files.kinds cimport LOCAL, QUICK_CLOSE, REGULAR, examine
+from aioqemu_loop.files.kinds cimport LOCAL, QUICK_CLOSE, REGULAR, examine, examine_as
 from aioqemu_loop.files.transfers cimport Transfers
 from aioqemu_loop.files.ways cimport Job
 from aioqemu_loop.loop.operation cimport Operation, new_operation
@@ -36,6 +37,9 @@ from aioqemu_loop.uring.abi cimport (
 import asyncio
 import os
 import sys
+
+cdef extern from "Python.h":
+    bytes PyUnicode_EncodeFSDefault(object text)
 
 cdef extern from *:
     """
@@ -72,11 +76,20 @@ cdef int64_t LARGE = 16 * 1024 * 1024
 
 cdef object encoded(path):
     """The path for the kernel, or None: os says what is wrong with it."""
+    cdef bytes name
     try:
-        name = os.fsencode(path)
+        name = PyUnicode_EncodeFSDefault(path if type(path) is str else os.fsdecode(path))
     except (TypeError, ValueError):
         return None
-    return None if b"\0" in name else name
+    return None if strlen(name) != <size_t>len(name) else name
+
+
+cdef int look_up(bytes name, path, int flags, dir_fd) except -2:
+    """An O_PATH fd, or -1 where that might have to wait, or fails. Raises FileNotFoundError where that is known."""
+    cdef int fd = aio_open_cached(place_of(dir_fd), name, flags | O_PATH | O_CLOEXEC)
+    if fd == -ENOENT:
+        raise FileNotFoundError(ENOENT, os.strerror(ENOENT), os.fspath(path))
+    return fd if fd >= 0 else -1
 
 
 cdef int place_of(dir_fd) except? -1:
@@ -105,44 +118,38 @@ cdef class Engine(Transfers):
     async def open(self, path, int flags, int mode=0o777, dir_fd=None):
         """An fd, as os.open() gives: close-on-exec."""
         cdef int fd = -1
-        if not flags & (O_CREAT | O_TRUNC | O_TMPFILE | O_PATH) and not self.spent():
+        if not flags & (O_CREAT | O_TRUNC | O_TMPFILE | O_PATH):
+            if self.spent():
+                await asyncio.sleep(0)
             fd = self.open_now(path, flags, dir_fd)
         if fd < 0:
             fd = await self.open_slowly(path, flags | O_CLOEXEC, mode, dir_fd)
-        self.adopt(fd)
+            self.adopt(fd)
         return fd
 
     cdef int open_now(self, path, int flags, dir_fd) except -2:
         """An fd, or -1 where that might have to wait. Regular files and directories of local file systems only: opening a
         FIFO waits for its other end, and has effects on that."""
-        cdef struct_stat st
-        cdef bint plain
-        cdef int fd = self.look_up(path, flags & O_NOFOLLOW, dir_fd)
+        cdef int kind, fd
+        cdef object name = encoded(path)
+        if name is None:
+            return -1
+        fd = look_up(name, path, flags & O_NOFOLLOW, dir_fd)
         if fd < 0:
             return -1
-        plain = fstat(fd, &st) == 0 and (S_ISREG(st.st_mode) or S_ISDIR(st.st_mode)) and examine(fd) & LOCAL
+        kind = examine_as(fd, flags)
         close_fd(fd)
-        if not plain:
+        if not kind & LOCAL:
             return -1
         # O_NONBLOCK: rather fail than wait until somebody gives up a lease.
-        fd = aio_open_cached(place_of(dir_fd), os.fsencode(path), flags | O_CLOEXEC | O_NONBLOCK)
+        fd = aio_open_cached(place_of(dir_fd), name, flags | O_CLOEXEC | O_NONBLOCK)
         if fd < 0:
             return -1
         if not flags & O_NONBLOCK:
-            fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK)
+            fcntl(fd, F_SETFL, flags)
         sys.audit("open", path, None, flags | O_CLOEXEC)
+        self.kinds[fd] = kind
         return fd
-
-    cdef int look_up(self, path, int flags, dir_fd) except -2:
-        """An O_PATH fd, or -1 where that might have to wait, or fails. Raises FileNotFoundError where that is known."""
-        cdef int fd
-        cdef bytes name = encoded(path)
-        if name is None:
-            return -1
-        fd = aio_open_cached(place_of(dir_fd), name, flags | O_PATH | O_CLOEXEC)
-        if fd == -ENOENT:
-            raise FileNotFoundError(ENOENT, os.strerror(ENOENT), os.fspath(path))
-        return fd if fd >= 0 else -1
 
     async def open_slowly(self, path, int flags, int mode, dir_fd):
         cdef Operation operation = None
@@ -180,11 +187,15 @@ cdef class Engine(Transfers):
         if isinstance(path, int):
             if examine(path) & QUICK_CLOSE and dir_fd is None and follow_symlinks:
                 return os.fstat(path)
-        elif not self.spent():
-            fd = self.look_up(path, 0 if follow_symlinks else O_NOFOLLOW, dir_fd)
+        else:
+            if self.spent():
+                await asyncio.sleep(0)
+            name = encoded(path)
+            if name is not None:
+                fd = look_up(name, path, 0 if follow_symlinks else O_NOFOLLOW, dir_fd)
         if fd >= 0:
             try:
-                if examine(fd) & QUICK_CLOSE:
+                if examine_as(fd, 0) & QUICK_CLOSE:
                     return os.fstat(fd)
             finally:
                 close_fd(fd)

@@ -3,7 +3,7 @@ cdef enum:
     REGULAR = 1 << 0
     DIRECT = 1 << 1
     IN_MEMORY = 1 << 2
-    LOCAL = 1 << 3
+    LOCAL = 1 << 3  # a regular file or directory that is
     QUICK_CLOSE = 1 << 4
     # RWF_NOWAIT is not supported there.
     NO_TRY_READ = 1 << 5
@@ -12,4 +12,5 @@ cdef enum:
     NONBLOCK = 1 << 7
 
 
-cdef int examine(int fd) noexcept
+cdef int examine(int fd) noexcept nogil
+cdef int examine_as(int fd, int flags) noexcept nogil

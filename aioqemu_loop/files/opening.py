@@ -43,6 +43,8 @@ class Closable(Protocol):
 
 
 File = TypeVar("File", bound=Closable)
+# Bytes. What lines are read from grows up to this: fewer calls, and it still fits the processor's cache.
+READ_AHEAD = 128 * 1024
 BUFFER_MAX = 8 << 20  # bytes; some file systems tell more than makes sense
 
 
@@ -318,7 +320,7 @@ def put_layers(
             raise io.UnsupportedOperation("File or stream is not seekable.")
         buffer = AsyncBufferedRandom(raw, size)
     elif parts.main == "r":
-        buffer = AsyncBufferedReader(raw, size)
+        buffer = AsyncBufferedReader(raw, size, READ_AHEAD if buffering < 0 else 0)
     else:
         buffer = AsyncBufferedWriter(raw, size)
     if not parts.text:

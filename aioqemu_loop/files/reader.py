@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 class Reading(AsyncBuffered):
     """The methods of buffered files that read."""
 
+    def __init__(self, raw: AsyncFileIO, buffer_size: int, read_ahead: int = 0) -> None:
+        """`read_ahead`: bytes up to which reads grow while one follows the other; else they are of `buffer_size`."""
+        super().__init__(raw, buffer_size)
+        self._next_read = buffer_size
+        self._read_ahead = max(read_ahead, buffer_size)
+
     def readable(self) -> bool:
         return self.raw.readable()
 
@@ -93,10 +99,17 @@ class Reading(AsyncBuffered):
 
     async def _fill(self, raw: AsyncFileIO) -> bytes | None:
         """One read into the buffer, which is used up: what is in it then."""
-        chunk = await raw.read_some(self._size)
+        size = self._next_read
+        chunk = await raw.read_some(size)
         self._chunk = chunk or b""
         self._used = 0
+        if len(self._chunk) == size < self._read_ahead:
+            self._next_read = min(2 * size, self._read_ahead)
         return chunk
+
+    def _drop_chunk(self) -> None:
+        super()._drop_chunk()
+        self._next_read = self._size
 
     async def read1(self, size: SupportsIndex | None = -1) -> bytes:
         """Up to `size` bytes with at most one read from the file; by default as many as the buffer holds."""
@@ -111,9 +124,14 @@ class Reading(AsyncBuffered):
             raw = self._open_raw("read of closed file")
             if self._used < len(self._chunk):
                 return self._take(count)
+            if not count:
+                return b""
             await self._write_pending()
+            if count < self._read_ahead != self._size:
+                await self._fill(raw)
+                return self._take(count)
             self._drop_chunk()
-            return await raw.read_some(count) or b"" if count else b""
+            return await raw.read_some(count) or b""
         finally:
             self._turns.give()
 

@@ -50,6 +50,8 @@ class AsyncTextIOWrapper(AsyncFile[str]):
         self._decoder = self._make_decoder(codec) if buffer.readable() else None
         self._encoder = codec.incrementalencoder(self._errors) if buffer.can_write() else None
         self._encodes_itself = codec.name in STATELESS
+        # write() need only encode and hand on.
+        self._only_writes = self._encodes_itself and not (self._decoder or line_buffering or write_through)
         if self._encoder and self._can_seek and buffer.position():
             self._encoder.setstate(0)  # no byte order mark in the middle
         self._drop_decoded()
@@ -286,6 +288,10 @@ class AsyncTextIOWrapper(AsyncFile[str]):
         """Encodes and buffers; flushes where a line ends, if it is line-buffered. Returns len(text)."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type_name(text)}")
+        if self._only_writes and self._buffer is not None and not self._turns.held:
+            translated = text.replace("\n", self._written_newline) if self._written_newline else text
+            if self._buffer.put(translated.encode(self._encoding, self._errors)):
+                return len(text)
         self._check_open()
         if self._encoder is None:
             raise io.UnsupportedOperation("not writable")

@@ -93,5 +93,5 @@ async def write_text(
     text = io.TextIOWrapper(encoded, encoding, errors, newline)
     text.write(data)
     text.flush()
-    await write_bytes(path, encoded.getbuffer())
+    await write_bytes(path, encoded.getvalue())
     return len(data)

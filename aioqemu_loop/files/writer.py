@@ -36,11 +36,8 @@ class Writing(AsyncBuffered):
         where a non-blocking file takes no more than the buffer holds.
         """
         view = as_bytes(data) if data.__class__ is not bytes else data
-        size = len(view)
-        if size <= self._room and not self._chunk and not self._turns.held:
-            self._pending += view
-            self._room -= size
-            return size
+        if self.put(view):  # type: ignore[arg-type]
+            return len(view)
         self._open_raw("write to closed file")
         await self._turns.take()
         try:

@@ -61,7 +61,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def told(exc: BaseException) -> Any:
-    return type(exc), str(exc), getattr(exc, "errno", None), getattr(exc, "filename", None)
+    text = "null" if "embedded null" in str(exc) else str(exc)  # os.open() and io differ
+    return type(exc), text, getattr(exc, "errno", None), getattr(exc, "filename", None)
 
 
 @pytest.mark.parametrize("number", range(len(BAD)))

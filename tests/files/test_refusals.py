@@ -38,6 +38,9 @@ async def told(obtain: Any) -> Any:
             result = await result
     except AttributeError:
         return AttributeError
+    except TypeError as exc:
+        # Its words are those of how the C code takes arguments, which changed.
+        return TypeError, str(exc) if sys.version_info < (3, 12) else ""
     except Exception as exc:
         return type(exc), str(exc)
     return result
@@ -75,6 +78,8 @@ def test_refusals_are_those_of_io(run: Any, tmp_path: Any, mode: str, buffering:
         for name, arguments in CALLS:
             if state == "open" and (name == "close" or (sys.version_info < (3, 12) and name == "write")):
                 continue  # up to 3.11 io's text files write later
+            if name == "read" and buffering and mode in ("wb", "ab", "xb") and not isinstance(arguments[0], int):
+                continue  # io looks at the argument first, or not
             if name == "readall" and mode in ("wb", "ab", "xb"):
                 continue  # io asks the kernel there
             if "b" not in mode and name == "readline" and arguments == (None,):
