@@ -13,7 +13,7 @@ import pytest
 from bench import loops, results
 from bench.cases.clock import Clock
 from bench.files import fio, report
-from bench.files.ways import FIO, WAYS, why_not
+from bench.files.ways import BLOCK, FIO, WAYS, why_not
 from bench.files.workloads import BATCH, RECORD, SMALL, WORKLOADS, Job
 from bench.samples import Sample
 
@@ -84,6 +84,14 @@ def test_wrong_words_are_told() -> None:
         command = [sys.executable, "-m", "bench.files", *words]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
         assert done.returncode == 2 and "nonsense" in done.stderr
+
+
+@pytest.mark.skipif(shutil.which("fio") is None, reason="fio is not on PATH")
+def test_fio_measures_for_so_long(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.write_bytes(bytes(SIZE))
+    answer = fio.measure(WORKLOADS["random/cached"].fio, 8, 0.2, str(data))
+    assert 0.15 < answer["seconds"] < 5 and answer["operations"] > SIZE / BLOCK
 
 
 def test_fio_is_understood() -> None:
