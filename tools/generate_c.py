@@ -1,17 +1,34 @@
-"""Have Cython write the C of all modules, in as many processes as there are processors; only what is out of date.
+"""Have Cython write the C of all modules that is out of date, in as many processes as there are processors.
 
-With that done a build may compile several modules at a time (build_ext's `parallel`), which it does in threads: Cython
-itself, which a build would run in those threads, is not made for that.
+The C is the same for all Pythons. With it written a build may compile several modules at a time (build_ext's
+`parallel`), which it does in threads: Cython itself, which a build would run in those threads, is not made for that.
 """
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+import Cython
 from Cython.Build import cythonize
 from setuptools.dist import Distribution
 
+PACKAGE = Path("aioqemu_loop")
+
+
+def keep_what_is_current() -> None:
+    """Cython's own .pxd files count as sources, and those of an environment that was just made are always newer. What
+    the same Cython wrote since our sources changed is given today's date."""
+    sources = [path for ending in ("pyx", "pxd", "h") for path in PACKAGE.rglob(f"*.{ending}")]
+    changed = max(path.stat().st_mtime for path in [*sources, Path("pyproject.toml")])
+    for path in PACKAGE.rglob("*.c"):
+        with path.open() as file:
+            if Cython.__version__ in file.readline().split() and path.stat().st_mtime > changed:
+                os.utime(path)
+
+
 if __name__ == "__main__":
+    keep_what_is_current()
     package = Distribution()
     package.parse_config_files(["pyproject.toml"])
     options = package.get_option_dict("build_ext")

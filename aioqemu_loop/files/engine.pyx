@@ -19,7 +19,7 @@ from posix.fcntl cimport F_SETFL, O_CLOEXEC, O_CREAT, O_NONBLOCK, O_TRUNC, fcntl
 from posix.stat cimport fstat, struct_stat
 from posix.unistd cimport close as close_fd
 
-from aioqemu_loop.files.kinds cimport LOCAL, QUICK_CLOSE, REGULAR, examine, examine_as
+from aioqemu_loop.files.kinds cimport LOCAL, QUICK_CLOSE, REGULAR, examine_as
 from aioqemu_loop.files.transfers cimport Transfers
 from aioqemu_loop.files.ways cimport Job
 from aioqemu_loop.loop.operation cimport Operation, new_operation
@@ -120,7 +120,7 @@ cdef class Engine(Transfers):
         cdef int fd = -1
         if not flags & (O_CREAT | O_TRUNC | O_TMPFILE | O_PATH):
             if self.spent():
-                await asyncio.sleep(0)
+                await self.another_turn()
             fd = self.open_now(path, flags, dir_fd)
         if fd < 0:
             fd = await self.open_slowly(path, flags | O_CLOEXEC, mode, dir_fd)
@@ -185,11 +185,11 @@ cdef class Engine(Transfers):
         """os.stat_result. `path` may be an fd."""
         cdef int fd = -1
         if isinstance(path, int):
-            if examine(path) & QUICK_CLOSE and dir_fd is None and follow_symlinks:
+            if self.kind_of(path) & QUICK_CLOSE and dir_fd is None and follow_symlinks:
                 return os.fstat(path)
         else:
             if self.spent():
-                await asyncio.sleep(0)
+                await self.another_turn()
             name = encoded(path)
             if name is not None:
                 fd = look_up(name, path, 0 if follow_symlinks else O_NOFOLLOW, dir_fd)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import io
 import os
 import stat
@@ -78,12 +79,18 @@ class Mode(NamedTuple):
     main: str  # one of "rwax"
     updating: bool
     raw: str  # for AsyncFileIO: "rb", "rb+", "wb", ...
+    flags: int  # for open(2)
 
     @classmethod
     def of(cls, mode: str) -> Mode:
         """Raises what io.open() raises."""
         if not isinstance(mode, str):
             raise TypeError(f"open() argument 'mode' must be str, not {type_name(mode)}")
+        return cls._parse(mode)
+
+    @classmethod
+    @functools.lru_cache
+    def _parse(cls, mode: str) -> Mode:
         letters = set(mode)
         if letters - set("axrwb+t") or len(mode) > len(letters):
             raise ValueError(f"invalid mode: {mode!r}")
@@ -98,13 +105,9 @@ class Mode(NamedTuple):
         (letter,) = main
         # io.FileIO has no word of its own for w+.
         raw = ("r" if letter == "w" and updating else letter) + "b" + "+" * updating
-        return cls("b" not in letters, letter, updating, raw)
-
-    def flags(self) -> int:
-        """For open(2)."""
-        access = os.O_RDWR if self.updating else os.O_RDONLY if self.main == "r" else os.O_WRONLY
+        access = os.O_RDWR if updating else os.O_RDONLY if letter == "r" else os.O_WRONLY
         how = {"r": 0, "w": os.O_CREAT | os.O_TRUNC, "x": os.O_CREAT | os.O_EXCL, "a": os.O_CREAT | os.O_APPEND}
-        return access | how[self.main] | os.O_CLOEXEC
+        return cls("b" not in letters, letter, updating, raw, access | how[letter] | os.O_CLOEXEC)
 
 
 @overload
@@ -242,9 +245,9 @@ async def open_raw(
     if isinstance(file, int):
         fd = file
     elif opener is None:
-        fd = await engine.open(file, mode.flags() | flags, 0o666)
+        fd = await engine.open(file, mode.flags | flags, 0o666)
     else:
-        fd = await call_opener(engine, opener, file, mode.flags() | flags)
+        fd = await call_opener(engine, opener, file, mode.flags | flags)
     if isinstance(file, int) or opener is not None:
         engine.adopt(fd)
     raw = None

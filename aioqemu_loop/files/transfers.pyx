@@ -205,7 +205,7 @@ cdef class Transfers(Ways):
                 ret = -EOPNOTSUPP
                 if may_try(kind, write):
                     if self.spent():
-                        await asyncio.sleep(0)
+                        await self.another_turn()
                     ret = move(write, fd, &part.part, 1, offset, try_flags(kind))
                     if ret == -EOPNOTSUPP:
                         kind = self.note(fd, kind | (NO_TRY_WRITE if write else NO_TRY_READ))
@@ -260,7 +260,7 @@ cdef class Transfers(Ways):
         cdef Py_ssize_t ret = -EOPNOTSUPP
         if may_try(kind, write) and memory.size <= PIECE:
             if self.spent():
-                await asyncio.sleep(0)
+                await self.another_turn()
             ret = move(write, fd, memory.parts, memory.count, offset, try_flags(kind))
             if ret == -EOPNOTSUPP:
                 self.note(fd, kind | (NO_TRY_WRITE if write else NO_TRY_READ))

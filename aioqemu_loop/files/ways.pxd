@@ -18,8 +18,11 @@ cdef class Ways:
     cdef bint in_turn
     cdef int64_t turn_ns
     cdef object turn_over
+    cdef object waiting
 
+    cdef int begin_turn(self) except -1
     cdef bint spent(self) except -1
+    cdef object another_turn(self)
     cdef bint has_ring(self) noexcept
     cdef Job start(self, object function, tuple args, dict kwargs=*)
 

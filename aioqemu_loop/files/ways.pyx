@@ -6,6 +6,7 @@ from aioqemu_loop.loop.core cimport LoopCore
 from aioqemu_loop.system.libc cimport clock_ns
 
 import asyncio
+import collections
 import os
 
 # What is done at once may take this much of a turn; then others get theirs.
@@ -27,18 +28,35 @@ cdef class Ways:
         self.loop = loop
         self.core = loop if isinstance(loop, LoopCore) else None
         self.turn_over = self.end_turn
+        self.waiting = collections.deque()
+
+    cdef int begin_turn(self) except -1:
+        self.in_turn = True
+        self.turn_ns = clock_ns()
+        self.loop.call_soon(self.turn_over)
+        return 0
 
     def end_turn(self):
+        """One of those that wait has the next turn."""
         self.in_turn = False
+        while self.waiting and not self.in_turn:
+            future = self.waiting.popleft()
+            if not future.done():
+                future.set_result(None)
+                self.begin_turn()
 
     cdef bint spent(self) except -1:
-        """Whether what is done at once has had its share of this turn."""
+        """Whether what is done at once has had its share of this turn: then another_turn() comes before more of it."""
         if not self.in_turn:
-            self.in_turn = True
-            self.turn_ns = clock_ns()
-            self.loop.call_soon(self.turn_over)
+            self.begin_turn()
             return False
         return clock_ns() - self.turn_ns > BUDGET_NS
+
+    cdef object another_turn(self):
+        """To be awaited: ends when it is the awaiting task's turn, after others that wait."""
+        future = self.loop.create_future()
+        self.waiting.append(future)
+        return future
 
     cdef bint has_ring(self) noexcept:
         return self.core is not None and self.core.context.monitor.has_ring

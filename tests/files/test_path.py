@@ -15,8 +15,6 @@ import pytest
 from aioqemu_loop import files
 
 PATHS = ("", ".", "/", "a", "a/b.c", "/a/b.tar.gz", "../x", "a//b/", ".hidden", "a/./b", "~/x", "name.")
-# What has no place: class details, what is deprecated, and blocking context managers.
-WITHOUT = {"link_to", "is_reserved", "parser", "joinpath"}
 
 
 def test_every_name_of_pathlib_is_there() -> None:
