@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,19 @@ def test_one_command_measures_and_cleans_up(tmp_path: Path) -> None:
     assert bool(result.middle("random/cached@2", FIO, "per_s")) == (shutil.which("fio") is not None)
     assert ("fio is not on PATH" in done.stdout) == (shutil.which("fio") is None)
     assert "| 4 KiB read/s @1 |" in done.stdout
+
+
+def test_nothing_is_left_when_it_is_stopped(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench.files", "--size", "1", "--ways", "blocking", "--folder", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + DEADLINE_S
+        while not any(tmp_path.glob("*/data")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        process.terminate()
+        process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not list(tmp_path.iterdir())
 
 
 def test_wrong_words_are_told() -> None:
