@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -114,6 +115,7 @@ def run(words: argparse.Namespace, result: Results, folder: Path) -> None:
 
 def main() -> int:
     words = options()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # files are removed then, too
     result = Results(
         date=machine.now(),
         machine=machine.describe(),

@@ -14,7 +14,13 @@ EXTRA_TIMEOUT_S = 30.0
 def measure(options: tuple[str, ...], depth: int, seconds: float, data: str) -> dict[str, float]:
     """As a process of ours answers: operations, and seconds and microseconds that they took."""
     command = ["fio", "--name=limit", "--ioengine=io_uring", f"--filename={data}", "--readonly", "--thread"]
-    command += ["--time_based", f"--runtime={seconds}", f"--iodepth={depth}", "--output-format=json", *options]
+    command += [
+        "--time_based",
+        f"--runtime={round(seconds * 1000)}ms",
+        f"--iodepth={depth}",
+        "--output-format=json",
+        *options,
+    ]
     command += [f"--iodepth_batch_submit={min(depth, BATCH_MAX)}", f"--iodepth_batch_complete_max={depth}"]
     if "--rw=randread" in options:
         command += ["--norandommap", "--randrepeat=0"]

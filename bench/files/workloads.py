@@ -7,6 +7,7 @@ import itertools
 import os
 import random
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from bench.files.ways import BLOCK
 
 DEPTHS = (1, 8, 64)
 BATCH = 16  # operations between two looks at the clock
-OFFSETS = 4096  # random places that a task goes through again and again
+OFFSETS = 16384  # random places that the tasks go through again and again
 RECORD = b"r" * 100
 SMALL = b"s" * 4096
 
@@ -77,38 +78,40 @@ async def random_direct(job: Job) -> None:
 
 
 async def _random(job: Job, reader: Callable[[str], Any]) -> None:
-    blocks = job.size // BLOCK
+    draw = random.Random(job.size)
+    offsets = [draw.randrange(job.size // BLOCK) * BLOCK for _ in range(OFFSETS)]
+    pieces = [offsets[i : i + BATCH] for i in range(0, OFFSETS, BATCH)]
+    async with AsyncExitStack() as stack:
+        readers = [await stack.enter_async_context(reader(job.data)) for _ in range(job.depth)]
 
-    async def task(number: int) -> None:
-        draw = random.Random(number)
-        offsets = [draw.randrange(blocks) * BLOCK for _ in range(OFFSETS)]
-        pieces = itertools.cycle(offsets[i : i + BATCH] for i in range(0, OFFSETS, BATCH))
-        async with reader(job.data) as read_at:
-            for piece in pieces:
+        async def task(number: int) -> None:
+            read_at = readers[number]
+            begin = number * len(pieces) // job.depth
+            for piece in itertools.cycle(pieces[begin:] + pieces[:begin]):
                 for offset in piece:
                     await read_at(offset)
                 if not job.clock.another(BATCH):
                     return
 
-    await job.together(task)
+        await job.together(task)
 
 
 def sequential_read(size: int) -> Case:
     async def case(job: Job) -> None:
         share = max(size, job.size // job.depth)
+        async with AsyncExitStack() as stack:
+            opened = [await stack.enter_async_context(job.library.open(job.data, "rb")) for _ in range(job.depth)]
 
-        async def task(number: int) -> None:
-            begin = number * share % job.size
-            async with job.library.open(job.data, "rb") as file:
+            async def task(number: int) -> None:
                 while True:
-                    await file.seek(begin)
+                    await opened[number].seek(number * share % job.size)
                     for _ in range(max(1, share // size // BATCH)):
                         for _ in range(BATCH):
-                            await file.read(size)
+                            await opened[number].read(size)
                         if not job.clock.another(BATCH):
                             return
 
-        await job.together(task)
+            await job.together(task)
 
     return case
 

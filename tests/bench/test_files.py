@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from bench import loops, results
 from bench.cases.clock import Clock
 from bench.files import fio, report
-from bench.files.ways import FIO, WAYS, why_not
+from bench.files.ways import BLOCK, FIO, WAYS, why_not
 from bench.files.workloads import BATCH, RECORD, SMALL, WORKLOADS, Job
 from bench.samples import Sample
 
@@ -79,11 +81,32 @@ def test_one_command_measures_and_cleans_up(tmp_path: Path) -> None:
     assert "| 4 KiB read/s @1 |" in done.stdout
 
 
+def test_nothing_is_left_when_it_is_stopped(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench.files", "--size", "1", "--ways", "blocking", "--folder", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + DEADLINE_S
+        while not any(tmp_path.glob("*/data")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        process.terminate()
+        process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not list(tmp_path.iterdir())
+
+
 def test_wrong_words_are_told() -> None:
     for words in (["--workloads", "nonsense/*"], ["--ways", "nonsense"]):
         command = [sys.executable, "-m", "bench.files", *words]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
         assert done.returncode == 2 and "nonsense" in done.stderr
+
+
+@pytest.mark.skipif(shutil.which("fio") is None, reason="fio is not on PATH")
+def test_fio_measures_for_so_long(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.write_bytes(bytes(SIZE))
+    answer = fio.measure(WORKLOADS["random/cached"].fio, 8, 0.2, str(data))
+    assert 0.15 < answer["seconds"] < 5 and answer["operations"] > SIZE / BLOCK
 
 
 def test_fio_is_understood() -> None:
