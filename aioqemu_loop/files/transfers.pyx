@@ -7,7 +7,7 @@ read at the file's position leaves that where it was.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, _PyBytes_Resize
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_XDECREF
-from libc.errno cimport EAGAIN, EINTR, EOPNOTSUPP, errno
+from libc.errno cimport EAGAIN, EINTR, EINVAL, EOPNOTSUPP, errno
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
 from posix.unistd cimport SEEK_CUR, lseek
@@ -37,12 +37,14 @@ cdef extern from *:
     #ifndef _GNU_SOURCE
     #define _GNU_SOURCE
     #endif
+    #include <limits.h>
     #include <sys/uio.h>
     #ifndef RWF_NOWAIT
     #define RWF_NOWAIT 8
     #endif
     """
     enum:
+        PIPE_BUF
         RWF_NOWAIT
     ssize_t preadv2(int fd, const iovec *parts, int count, int64_t offset, int flags) nogil
     ssize_t pwritev2(int fd, const iovec *parts, int count, int64_t offset, int flags) nogil
@@ -161,10 +163,9 @@ cdef class Transfers(Ways):
         return result
 
     async def read(self, int fd, Py_ssize_t size, int64_t offset=-1):
-        """Up to `size` bytes; b"" at the end. Fewer come at the end, from pipes and the like, and from what is cached in part.
-        Raises ValueError for a negative size."""
+        """Up to `size` bytes; b"" at the end. Fewer come at the end, from pipes, and from what is cached in part."""
         if size < 0:
-            raise ValueError("size must not be negative")
+            raise_for(-EINVAL)
         data = self.read_now(fd, size, offset)
         if data is not None:
             return data
@@ -240,12 +241,16 @@ cdef class Transfers(Ways):
                 operation = new_operation(self.core, AIO_OP_WRITE if write else AIO_OP_READ, fd, <size_t>part.part.iov_base,
                                           <uint32_t>part.part.iov_len, offset, part)
                 ret = await operation
+            elif not kind & REGULAR:
+                while await self.until_ready(fd, write):
+                    ret = move_when_ready(write, fd, &part.part, offset)
+                    if ret != -EAGAIN:
+                        return ret
             if ret == -ECANCELED:
                 job = self.start(move_in_thread, (write, fd, <size_t>&part.part, 1, offset, part))
-                # What is no file (a terminal) may make a read wait for ever: that is left alone.
-                ret = await (self.finish(job) if kind & REGULAR else job.future)
+                ret = await self.finish(job)
         except asyncio.CancelledError as exc:
-            ret = max(0, operation.result if job is None else moved(job))
+            ret = moved(job) if job is not None else max(0, operation.result) if operation is not None else 0
             if write:
                 exc.done = ret
             elif ret and offset < 0 and kind & REGULAR:
@@ -254,6 +259,27 @@ cdef class Transfers(Ways):
         if not write:
             part.copy_out(ret)
         return ret
+
+    async def until_ready(self, int fd, bint write):
+        """Returns when a pipe, socket or terminal can be read or written; False for what a loop cannot watch. So one who is
+        cancelled has moved nothing, where a thread would."""
+        cdef int twin
+        future = self.loop.create_future()
+        try:
+            twin = os.dup(fd)  # the program may watch the other one
+        except OSError:
+            return False
+        try:
+            (self.loop.add_writer if write else self.loop.add_reader)(twin, tell, future)
+        except OSError:
+            os.close(twin)
+            return False
+        try:
+            await future
+        finally:
+            (self.loop.remove_writer if write else self.loop.remove_reader)(twin)
+            os.close(twin)
+        return True
 
     async def vector(self, bint write, int fd, Memory memory, int64_t offset):
         cdef int kind = self.kind_of(fd)
@@ -294,6 +320,21 @@ cdef class Transfers(Ways):
             await self.call(function, fd)
         elif ret < 0:
             raise_for(ret)
+
+
+cdef ssize_t move_when_ready(bint write, int fd, iovec *part, int64_t offset) noexcept nogil:
+    """Bytes or -errno. Where RWF_NOWAIT is not supported (terminals; pipes before Linux 6.4) what is ready takes PIPE_BUF bytes."""
+    cdef ssize_t ret = move(write, fd, part, 1, offset, RWF_NOWAIT)
+    if ret == -EOPNOTSUPP:
+        if write and part.iov_len > PIPE_BUF:
+            part.iov_len = PIPE_BUF
+        ret = move(write, fd, part, 1, offset, 0)
+    return ret
+
+
+def tell(future):
+    if not future.done():
+        future.set_result(None)
 
 
 cdef Py_ssize_t moved(Job job) except -1:
