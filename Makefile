@@ -35,7 +35,9 @@ test: debian $(VENV)/.test
 # What may say something about a Python, on one: make test-core VENV=.venv-3.12 PYTHON=python3.12
 # gcc takes a quarter of the time with -Og; what it makes of the C with -O3 is tested on the default Python. Such a
 # build is not for measuring.
+# Of the monitors poll is left out: a quarter of the tests, for compiled code that the default Python tests.
 test-core: export CFLAGS ?= -Og
+test-core: export AIOQEMU_TEST_FDMON ?= io_uring,epoll
 test-core: debian $(VENV)/.core
 	$(PYTEST) $(CORE) || { [ $$? -eq 1 ] && $(AGAIN) $(CORE); }
 
