@@ -167,16 +167,115 @@ def test_what_is_below(run: Any, tmp_path: Path) -> None:
     run(main())
 
 
-@pytest.mark.skipif(sys.version_info < (3, 14), reason="pathlib copies from Python 3.14 on")
-def test_copying_and_moving(run: Any, tmp_path: Path) -> None:
+from_3_14 = pytest.mark.skipif(sys.version_info < (3, 14), reason="pathlib copies from Python 3.14 on")
+
+COPIES: list[tuple[str, str, str, dict[str, bool]]] = [
+    ("file", "copy", "copy", {}),
+    ("file", "copy", "copy", {}),
+    ("file", "copy", "file", {}),
+    ("file", "copy", "kept", {"preserve_metadata": True}),
+    ("file", "copy", "tree", {}),
+    ("file", "copy", "missing/copy", {}),
+    ("missing", "copy", "copy", {}),
+    ("link", "copy", "of link", {}),
+    ("link", "copy", "link too", {"follow_symlinks": False}),
+    ("tree", "copy", "tree too", {"follow_symlinks": False}),
+    ("tree", "copy", "tree too", {}),
+    ("tree", "copy", "tree/inside", {}),
+    ("file", "copy", "copy", {"no_such_option": True}),
+    ("file", "copy_into", "tree", {}),
+    ("tree", "copy_into", "tree too", {"preserve_metadata": True}),
+    ("file", "copy_into", "missing", {}),
+    ("..", "copy_into", "tree", {}),
+    ("/", "copy_into", "tree", {}),
+    ("copy", "move", "moved", {}),
+    ("copy", "move", "moved", {}),
+    ("file", "move", "file", {}),
+    ("file", "move", "tree", {}),
+    ("tree too", "move", "tree/moved", {}),
+    ("tree", "move", "tree/moved", {}),
+    ("moved", "move_into", "tree", {}),
+    ("moved", "move_into", "tree", {}),
+    ("/", "move_into", "tree", {}),
+]
+
+
+def all_below(folder: Path) -> dict[str, tuple[Any, ...]]:
+    """Mode, time (where the tests set it to one of the past) and content of all that is in the folder."""
+    found: dict[str, tuple[Any, ...]] = {}
+    for path in folder.rglob("*"):
+        status = path.lstat()
+        content = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
+        past = status.st_mtime if status.st_mtime < 1e9 else None
+        found[str(path.relative_to(folder))] = status.st_mode, past, content
+    return found
+
+
+@from_3_14
+def test_the_same_copies_as_with_pathlib(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in (tmp_path / "ours", tmp_path / "theirs"):
+        (folder / "tree" / "below").mkdir(parents=True)
+        (folder / "tree" / "below" / "leaf").write_bytes(b"leaf")
+        (folder / "tree" / "link").symlink_to("below/leaf")
+        (folder / "file").write_bytes(b"content")
+        (folder / "file").chmod(0o640)
+        (folder / "link").symlink_to("file")
+        for path in (folder / "file", folder / "tree"):
+            os.utime(path, (1e8, 1e8))
+
+    async def outcome_of(path: Any, method: str, target: Any, options: dict[str, bool]) -> Any:
+        try:
+            result = getattr(path, method)(target, **options)
+            return str(await result if inspect.isawaitable(result) else result)
+        except Exception as exc:
+            return type(exc), str(exc), getattr(exc, "filename", None), getattr(exc, "filename2", None)
+
     async def main() -> None:
-        file = files.Path(tmp_path / "file")
-        await file.write_text("content")
-        copy = await file.copy(tmp_path / "copy")
-        assert await copy.read_text() == "content"
-        await files.Path(tmp_path / "folder").mkdir()
-        assert await copy.copy_into(tmp_path / "folder") == tmp_path / "folder" / "copy"
-        assert await (await copy.move(tmp_path / "moved")).move_into(tmp_path / "folder") == tmp_path / "folder/moved"
-        assert file.info.is_file()
+        for number, (name, method, target, options) in enumerate(COPIES):
+            kind = (str, Path, files.Path)[number % 3]
+            monkeypatch.chdir(tmp_path / "ours")
+            got = await outcome_of(files.Path(name), method, kind(target), options)
+            monkeypatch.chdir(tmp_path / "theirs")
+            expected = await outcome_of(Path(name), method, target, options)
+            assert got == expected, (name, method, target)
+            assert all_below(tmp_path / "ours") == all_below(tmp_path / "theirs"), (name, method, target)
 
     run(main())
+
+
+@from_3_14
+def test_what_copies_and_moves_return(run: Any, tmp_path: Path) -> None:
+    async def main() -> None:
+        top = Own(tmp_path)
+        file, folder = top / "file", top / "folder"
+        await folder.mkdir()
+        await file.write_text("content")
+        copy = await file.copy(top / "copy")
+        inner = await copy.copy_into(folder)
+        moved = await copy.move(str(top / "moved"))
+        into = await moved.move_into(tmp_path / "folder")
+        for path, expected in ((copy, "copy"), (inner, "folder/copy"), (moved, "moved"), (into, "folder/moved")):
+            assert type(path) is Own and path == top / expected
+        assert await into.read_text() == "content" and not await moved.exists() and not await copy.exists()
+        for method in (file.copy, file.copy_into, file.move, file.move_into):
+            for bad in (5, None, b"x"):
+                with pytest.raises(TypeError):
+                    await method(bad)
+        assert await file.read_text() == "content"
+
+    run(main())
+
+
+@from_3_14
+def test_info(tmp_path: Path) -> None:
+    """It is pathlib's, of this path: what it has seen it does not ask again."""
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "file").touch()
+    names = ("", "file", "link", "missing")
+    for question in ("exists", "is_dir", "is_file", "is_symlink"):
+        answers = [getattr((files.Path(tmp_path) / name).info, question)() for name in names]
+        assert answers == [getattr(tmp_path / name, question)() for name in names]
+    file = files.Path(tmp_path / "file")
+    assert file.info is file.info and file.info.is_file()
+    (tmp_path / "file").unlink()
+    assert file.info.is_file() and not files.Path(file).info.exists()
