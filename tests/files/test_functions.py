@@ -84,7 +84,7 @@ def test_the_same_steps_as_with_os(run: Any, tmp_path: Path, monkeypatch: pytest
 
 def test_names_and_docs_are_kept() -> None:
     assert files.mkdir.__name__ == "mkdir"
-    assert asyncio.iscoroutinefunction(files.mkdir) and asyncio.iscoroutinefunction(files.ospath.exists)
+    assert inspect.iscoroutinefunction(files.mkdir) and inspect.iscoroutinefunction(files.ospath.exists)
 
 
 def test_ospath(run: Any, tmp_path: Path) -> None:
