@@ -14,6 +14,14 @@ from aioqemu_loop.uring.ring cimport Ring
 # user_data of requests whose own completion says nothing (ASYNC_CANCEL); never a token.
 cdef uint64_t IGNORED = 0
 
+# Kept for the life of the process: of these nobody will know when the kernel is through with their memory.
+cdef list lost_handlers = []
+
+
+cdef bint has_not_happened(int result) noexcept:
+    """Interrupted or cancelled. -516 to -512 are the kernel's own ERESTART..., which io_uring lets out."""
+    return result == -EINTR or result == -ECANCELED or -516 <= result <= -512
+
 
 cdef class Operations:
     """Who calls prepare() or prepare_cancel() has made room in the submission queue and owns the ring."""
@@ -87,17 +95,18 @@ cdef class Operations:
         if not cqe.flags & AIO_CQE_F_MORE:
             self.slots.free(token)
             handler.mon_token = 0
-            if not handler.mon_cancel and (cqe.res == -EINTR or cqe.res == -ECANCELED):
-                return self.add(handler)  # it has not happened, and nobody asked for that
+            if not handler.mon_cancel and has_not_happened(cqe.res):
+                return self.add(handler)  # and nobody asked for that
         return handler.on_cqe(cqe.res, cqe.flags)
 
     cdef int lose(self) except -1:
-        """The ring is gone, and with it all word of what the kernel had."""
+        """The ring is gone, and with it all word of what the kernel had. It may be at their memory still."""
         cdef SlotTable lost = self.slots
         self.slots = SlotTable()
         self.cancels.clear()
         for item in lost.handlers:
             if item is not None:
+                lost_handlers.append(item)
                 (<CqeHandler>item).mon_token = 0
                 (<CqeHandler>item).on_cqe(-EOWNERDEAD, 0)
         return 0

@@ -35,6 +35,7 @@ from aioqemu_loop.uring.abi cimport (
 )
 
 import asyncio
+import operator
 import os
 import sys
 
@@ -93,11 +94,16 @@ cdef int look_up(bytes name, path, int flags, dir_fd) except -2:
 
 
 cdef int place_of(dir_fd) except? -1:
-    return AT_FDCWD if dir_fd is None else dir_fd
+    return AT_FDCWD if dir_fd is None else operator.index(dir_fd)
 
 
 cdef uint64_t address_of(bytes name) except 0:
     return <uint64_t><const char *>name
+
+
+cdef int event_fd(int place):
+    """As os tells audit hooks."""
+    return -1 if place == AT_FDCWD else place
 
 
 class _Lost:
@@ -141,13 +147,13 @@ cdef class Engine(Transfers):
         close_fd(fd)
         if not kind & LOCAL:
             return -1
+        sys.audit("open", path, None, flags | O_CLOEXEC)
         # O_NONBLOCK: rather fail than wait until somebody gives up a lease.
         fd = aio_open_cached(place_of(dir_fd), name, flags | O_CLOEXEC | O_NONBLOCK)
         if fd < 0:
             return -1
         if not flags & O_NONBLOCK:
             fcntl(fd, F_SETFL, flags)
-        sys.audit("open", path, None, flags | O_CLOEXEC)
         self.kinds[fd] = kind
         return fd
 
@@ -212,7 +218,7 @@ cdef class Engine(Transfers):
         if quick or kind == 0:
             os.close(fd)
         else:
-            await self.finish(self.start(os.close, (fd,)), True)
+            await self.call_surely(os.close, fd)
 
     # -- directories --
 
@@ -270,9 +276,9 @@ cdef class Engine(Transfers):
         if other is None:
             return False
         if opcode == AIO_OP_SYMLINKAT:
-            sys.audit(event, src, dst, -1)
+            sys.audit(event, src, dst, event_fd(place))
         else:
-            sys.audit(event, src, dst, -1, -1)
+            sys.audit(event, src, dst, event_fd(place), event_fd(other_place))
         operation = new_operation(self.core, opcode, place, address_of(name), <uint32_t>other_place,
                                   <int64_t>address_of(other), (name, other))
         ret = await operation

@@ -10,6 +10,8 @@ cdef enum:
     NO_TRY_WRITE = 1 << 6
     # No regular file, and O_NONBLOCK.
     NONBLOCK = 1 << 7
+    # A regular file, and O_APPEND.
+    APPEND = 1 << 8
 
 
 cdef int examine(int fd) noexcept nogil

@@ -1,7 +1,7 @@
 """What is to be known of an fd before something is done with it: whether it can wait, and for what."""
 
 from libc.stdint cimport uint32_t
-from posix.fcntl cimport F_GETFL, O_NONBLOCK, fcntl
+from posix.fcntl cimport F_GETFL, O_APPEND, O_NONBLOCK, fcntl
 from posix.stat cimport S_ISCHR, S_ISDIR, S_ISREG, fstat, struct_stat
 
 cdef extern from *:
@@ -60,6 +60,8 @@ cdef int examine_as(int fd, int flags) noexcept nogil:
         kind |= REGULAR
         if flags & O_DIRECT:
             kind |= DIRECT
+        if flags & O_APPEND:
+            kind |= APPEND
     elif flags & O_NONBLOCK:
         kind |= NONBLOCK
     if S_ISREG(st.st_mode) or S_ISDIR(st.st_mode):

@@ -28,6 +28,11 @@ async def call(function: Callable[..., Result], *args: Any, **kwargs: Any) -> Re
     return await running_engine().call(function, *args, **kwargs)
 
 
+async def call_surely(function: Callable[..., Result], *args: Any) -> Result:
+    """call() of what cleans up: it happens, whatever becomes of the task."""
+    return await running_engine().call_surely(function, *args)
+
+
 def awaitable(function: Callable[P, Result]) -> Callable[P, Coroutine[Any, Any, Result]]:
     """The function as a coroutine function, which calls it where it may block."""
 
@@ -160,7 +165,12 @@ class Scan(Awaitable["os._ScandirIterator[AnyStr]"], Generic[AnyStr]):
         self._iterator: os._ScandirIterator[AnyStr] | None = None
 
     async def _open(self) -> os._ScandirIterator[AnyStr]:
-        return await call(os.scandir, self._path)
+        try:
+            return await call(os.scandir, self._path)
+        except asyncio.CancelledError as exc:
+            if (iterator := getattr(exc, "result", None)) is not None:
+                iterator.close()
+            raise
 
     def __await__(self) -> Generator[Any, Any, os._ScandirIterator[AnyStr]]:
         return self._open().__await__()

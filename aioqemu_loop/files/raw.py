@@ -397,23 +397,28 @@ class AsyncFileIO(AsyncFile[bytes]):
         self._check_open()
 
     async def close(self) -> None:
-        """Operations that are under way end first: their file descriptor must not become another file's."""
-        fd, self._fd = self._fd, -1
-        if fd < 0:
+        """Operations that are under way end first: their file descriptor must not become another file's. One who is
+        cancelled while it waits for those of a pipe or terminal leaves it open."""
+        if self._fd < 0:
             return
+        can_seek = self.can_seek()
+        fd, self._fd = self._fd, -1
         cancelled = None
         while self._users:
             self._unused = asyncio.get_running_loop().create_future()
             try:
                 await self._unused
             except asyncio.CancelledError as exc:
+                if not can_seek:  # the one who reads a pipe may do so for ever
+                    self._fd = fd
+                    raise
                 cancelled = exc
         try:
             if self._closefd:
                 await self._engine.close(fd)
         finally:
             if self.after_close is not None:
-                await self._engine.call(self.after_close)
+                await self._engine.call_surely(self.after_close)
         if cancelled:
             raise cancelled
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import sys
@@ -12,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from aioqemu_loop.files.opening import Opening, open
-from aioqemu_loop.files.os_functions import awaitable, call
+from aioqemu_loop.files.os_functions import awaitable, call, call_surely
 from aioqemu_loop.files.wrapping import AWAITABLE, WrappedFile
 
 if TYPE_CHECKING:
@@ -20,8 +21,27 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 gettempdir = awaitable(tempfile.gettempdir)
-mkdtemp = awaitable(tempfile.mkdtemp)
-mkstemp = awaitable(tempfile.mkstemp)
+
+
+async def mkdtemp(suffix: Any = None, prefix: Any = None, dir: Any = None) -> Any:
+    """As tempfile.mkdtemp(): the path of a new directory. If this is cancelled there is none."""
+    try:
+        return await call(tempfile.mkdtemp, suffix, prefix, dir)
+    except asyncio.CancelledError as exc:
+        if (path := getattr(exc, "result", None)) is not None:
+            await call_surely(os.rmdir, path)
+        raise
+
+
+async def mkstemp(suffix: Any = None, prefix: Any = None, dir: Any = None, text: bool = False) -> tuple[int, Any]:
+    """As tempfile.mkstemp(): a file descriptor and the path of a new file. If this is cancelled there is none."""
+    try:
+        return await call(tempfile.mkstemp, suffix, prefix, dir, text)
+    except asyncio.CancelledError as exc:
+        if (made := getattr(exc, "result", None)) is not None:
+            os.close(made[0])
+            await call_surely(remove, made[1])
+        raise
 
 
 def TemporaryFile(
@@ -84,7 +104,7 @@ def NamedTemporaryFile(
             file = await opening
         except BaseException:
             for path in paths:
-                await call(remove, path)
+                await call_surely(remove, path)
             raise
         (path,) = paths
         raw = lowest(file)
@@ -112,7 +132,7 @@ class NamedOpening(Opening[Any]):
             await super().__aexit__(exc_type, exc, traceback)
         finally:
             if self.finalizer is not None:
-                await call(self.finalizer)
+                await call_surely(self.finalizer)
 
 
 def remove(path: str) -> None:
@@ -223,7 +243,12 @@ class TemporaryDirectory:
 
     async def _make(self) -> Self:
         if self._directory is None:
-            self._directory = await call(tempfile.TemporaryDirectory, *self._where, **self._options)
+            try:
+                self._directory = await call(tempfile.TemporaryDirectory, *self._where, **self._options)
+            except asyncio.CancelledError as exc:
+                if (made := getattr(exc, "result", None)) is not None:
+                    await call_surely(made.cleanup)
+                raise
         return self
 
     def __await__(self) -> Generator[Any, Any, Self]:
@@ -238,12 +263,12 @@ class TemporaryDirectory:
     ) -> None:
         assert self._directory is not None
         # Its own end knows `delete`.
-        await call(self._directory.__exit__, exc_type, exc, traceback)
+        await call_surely(self._directory.__exit__, exc_type, exc, traceback)
 
     async def cleanup(self) -> None:
         """Delete the directory, and what is in it."""
         if self._directory is not None:
-            await call(self._directory.cleanup)
+            await call_surely(self._directory.cleanup)
 
     async def close(self) -> None:
         """cleanup()."""

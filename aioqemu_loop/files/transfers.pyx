@@ -10,9 +10,9 @@ from cpython.ref cimport Py_DECREF, Py_XDECREF
 from libc.errno cimport EAGAIN, EINTR, EINVAL, EOPNOTSUPP, errno
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
-from posix.unistd cimport SEEK_CUR, lseek
+from posix.unistd cimport SEEK_CUR, SEEK_END, SEEK_SET, lseek
 
-from aioqemu_loop.files.kinds cimport DIRECT, IN_MEMORY, NO_TRY_READ, NO_TRY_WRITE, NONBLOCK, REGULAR, examine
+from aioqemu_loop.files.kinds cimport APPEND, DIRECT, IN_MEMORY, LOCAL, NO_TRY_READ, NO_TRY_WRITE, NONBLOCK, REGULAR, examine
 from aioqemu_loop.files.iovecs cimport AlignedMemory, Memory, iovec
 from aioqemu_loop.files.ways cimport Job, Ways, raise_for
 from aioqemu_loop.loop.operation cimport Operation, new_operation
@@ -51,6 +51,8 @@ cdef extern from *:
 
 # The most that one transfer moves. From the cache it takes 20 to 200 us, in which the loop waits (measured).
 cdef Py_ssize_t PIECE = 256 * 1024
+# But for what is appended, up to about what one system call moves.
+cdef Py_ssize_t APPENDED = 1 << 30
 # What O_DIRECT asks of addresses at the most: a page.
 cdef size_t ALIGNMENT = 4096
 
@@ -174,7 +176,7 @@ cdef class Transfers(Ways):
         return data if count == size else data[:count]
 
     async def readinto(self, int fd, buffer, int64_t offset=-1):
-        """Number of bytes; 0 at the end. A regular file is read until the buffer is full."""
+        """Number of bytes; 0 at the end. A file of a local file system is read until the buffer is full."""
         cdef Memory memory = Memory([buffer], True)
         return await self.transfer(False, fd, <size_t>memory.address(), memory.size, offset, memory)
 
@@ -184,25 +186,32 @@ cdef class Transfers(Ways):
         cdef Memory memory = Memory([data], False)
         return await self.transfer(True, fd, <size_t>memory.address(), memory.size, offset, memory)
 
-    async def readv(self, int fd, buffers, int64_t offset=-1):
+    async def readv(self, int fd, buffers, int64_t offset):
         """Number of bytes read into the buffers, one after the other, by one preadv(2)."""
         cdef Memory memory = Memory(list(buffers), True)
         return await self.vector(False, fd, memory, offset)
 
-    async def writev(self, int fd, buffers, int64_t offset=-1):
+    async def writev(self, int fd, buffers, int64_t offset):
         """Number of bytes written from the buffers, one after the other, by one pwritev(2)."""
         cdef Memory memory = Memory(list(buffers), False)
         return await self.vector(True, fd, memory, offset)
+
+    cdef int place(self, int fd, int64_t position, int kind) except -1:
+        """Move the file's position to where a transfer at it ended."""
+        lseek(fd, 0 if kind & APPEND else position, SEEK_END if kind & APPEND else SEEK_SET)
+        return 0
 
     async def transfer(self, bint write, int fd, size_t address, Py_ssize_t size, int64_t offset, object owner):
         """In pieces. Raises only where nothing was moved."""
         cdef int kind = self.kind_of(fd)
         cdef Py_ssize_t done = 0
-        cdef Py_ssize_t ret
+        cdef Py_ssize_t ret, piece
         cdef Part part
         try:
             while True:
-                part = make_part(<char *>address + done, min(size - done, PIECE), owner, kind & DIRECT)
+                # What is appended is not cut: others' records must not come between.
+                piece = min(size - done, APPENDED if write and kind & APPEND else PIECE)
+                part = make_part(<char *>address + done, piece, owner, kind & DIRECT)
                 ret = -EOPNOTSUPP
                 if may_try(kind, write):
                     if self.spent():
@@ -219,7 +228,8 @@ cdef class Transfers(Ways):
                 done += ret
                 if offset >= 0:
                     offset += ret
-                if ret == 0 or done == size or not kind & REGULAR:
+                # Elsewhere (pipes, /proc) there may be no more for now, and the next piece would wait.
+                if ret == 0 or done == size or not kind & REGULAR or not kind & LOCAL:
                     break
         except asyncio.CancelledError as exc:
             if write:
@@ -230,31 +240,39 @@ cdef class Transfers(Ways):
         return done
 
     async def move_slowly(self, bint write, int fd, Part part, int64_t offset, int kind):
-        """One piece by the ring or a thread: bytes, or -errno."""
+        """One piece when it is ready, by the ring or by a thread: bytes, or -errno."""
         cdef Operation operation = None
         cdef Job job = None
         cdef Py_ssize_t ret = -ECANCELED
+        # io_uring does not keep the position of a regular file (measured: neither with O_DIRECT nor after a short write).
+        cdef int64_t at = lseek(fd, 0, SEEK_CUR) if offset < 0 and kind & REGULAR else offset
         if write:
             part.copy_in()
         try:
+            while not kind & REGULAR and await self.until_ready(fd, write):
+                ret = move_when_ready(write, fd, &part.part, offset)
+                if ret != -EAGAIN:
+                    return ret
             if self.has_ring():
                 operation = new_operation(self.core, AIO_OP_WRITE if write else AIO_OP_READ, fd, <size_t>part.part.iov_base,
-                                          <uint32_t>part.part.iov_len, offset, part)
+                                          <uint32_t>part.part.iov_len, at, part)
                 ret = await operation
-            elif not kind & REGULAR:
-                while await self.until_ready(fd, write):
-                    ret = move_when_ready(write, fd, &part.part, offset)
-                    if ret != -EAGAIN:
-                        return ret
+                if ret > 0 and at != offset:
+                    self.place(fd, at + ret, kind)
             if ret == -ECANCELED:
                 job = self.start(move_in_thread, (write, fd, <size_t>&part.part, 1, offset, part))
                 ret = await self.finish(job)
         except asyncio.CancelledError as exc:
-            ret = moved(job) if job is not None else max(0, operation.result) if operation is not None else 0
+            if job is not None:
+                ret = getattr(exc, "result", None) or 0
+                if ret > 0 and not write and at != offset:
+                    lseek(fd, -ret, SEEK_CUR)
+            else:
+                ret = 0 if operation is None else operation.result
+                if ret > 0 and write and at != offset:
+                    self.place(fd, at + ret, kind)
             if write:
-                exc.done = ret
-            elif ret and offset < 0 and kind & REGULAR:
-                lseek(fd, -ret, SEEK_CUR)
+                exc.done = max(0, ret)
             raise
         if not write:
             part.copy_out(ret)
@@ -284,6 +302,8 @@ cdef class Transfers(Ways):
     async def vector(self, bint write, int fd, Memory memory, int64_t offset):
         cdef int kind = self.kind_of(fd)
         cdef Py_ssize_t ret = -EOPNOTSUPP
+        if offset < 0:
+            raise_for(-EINVAL)
         if may_try(kind, write) and memory.size <= PIECE:
             if self.spent():
                 await self.another_turn()
@@ -337,8 +357,3 @@ def tell(future):
         future.set_result(None)
 
 
-cdef Py_ssize_t moved(Job job) except -1:
-    """What a thread moved for an await that was cancelled."""
-    if not job.future.done() or job.future.cancelled() or job.future.exception() is not None:
-        return 0
-    return job.future.result() or 0

@@ -8,6 +8,7 @@ cdef class Job:
     cdef tuple args
     cdef dict kwargs
     cdef bint cancelled
+    cdef bint begun
     cdef object future
 
 

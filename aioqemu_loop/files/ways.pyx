@@ -14,10 +14,12 @@ cdef int64_t BUDGET_NS = 200_000
 
 
 cdef class Job:
-    """A call for a thread, which is not begun any more after `cancelled`, and the future of its result."""
+    """A call for a thread, and the future of its result. Between the look at `cancelled` and `begun` nobody else runs: no
+    Python code, so the GIL is kept."""
 
     def __call__(self):
         if not self.cancelled:
+            self.begun = True
             return self.function(*self.args, **self.kwargs)
 
 
@@ -71,21 +73,34 @@ cdef class Ways:
         return job
 
     async def finish(self, Job job, bint must=False):
-        """Await what start() began. Cancelling ends this when the call is over, or will not begin (`must`: it will)."""
+        """Await what start() began. Cancelling ends this when the call is over, or will not begin (`must`: it will). The
+        CancelledError has what the call returned as its attribute `result`, None where it did not."""
         try:
             return await asyncio.shield(job.future)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as exc:
             job.cancelled = not must
-            while not job.future.done():
+            while (job.begun or must) and not job.future.done():
                 try:
                     await asyncio.wait([job.future])
                 except asyncio.CancelledError:
                     continue
+            exc.result = result_of(job.future)
             raise
 
     async def call(self, function, *args, **kwargs):
         """function(*args, **kwargs) in the loop's default executor. Cancelling waits until the function is over, if it has begun."""
         return await self.finish(self.start(function, args, kwargs))
+
+    async def call_surely(self, function, *args):
+        """call() of what cleans up: it happens, whatever becomes of the task."""
+        return await self.finish(self.start(function, args), True)
+
+
+cdef object result_of(future):
+    """None where it has none."""
+    if not future.done() or future.cancelled() or future.exception() is not None:
+        return None
+    return future.result()
 
 
 cdef int raise_for(Py_ssize_t ret) except -1:

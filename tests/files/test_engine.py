@@ -199,8 +199,8 @@ def test_an_fd_that_is_not_open(run, engine, name) -> None:
         "read": [10],
         "readinto": [bytearray(10)],
         "write": [b"x"],
-        "readv": [[bytearray(3)]],
-        "writev": [[b"abc"]],
+        "readv": [[bytearray(3)], 0],
+        "writev": [[b"abc"], 0],
     }.get(name, [])
     with pytest.raises(OSError) as caught:
         run(getattr(engine, name)(fd, *arguments))
@@ -239,7 +239,8 @@ def test_a_write_that_the_kernel_stops_is_short_then_fails(run, engine, fd) -> N
         ("write", (1, "text"), TypeError),
         ("write", (1, None), TypeError),
         ("readinto", (0, b"constant"), BufferError),
-        ("readv", (0, [bytearray(1), b"constant"]), BufferError),
+        ("readv", (0, [bytearray(1), b"constant"], 0), BufferError),
+        ("readv", (0, [bytearray(1)], -1), OSError),
         ("open", ("a\0b", os.O_RDONLY), ValueError),
         ("open", (3.5, os.O_RDONLY), TypeError),
         ("stat", ("a\0b",), ValueError),
