@@ -6,7 +6,7 @@ read at the file's position leaves that where it was.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, _PyBytes_Resize
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_XDECREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_REFCNT, Py_XDECREF
 from libc.errno cimport EAGAIN, EINTR, EINVAL, EOPNOTSUPP, errno
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
@@ -119,6 +119,27 @@ cdef inline bint would_wait(Py_ssize_t ret, int kind) noexcept:
     return (ret == -EAGAIN and not kind & NONBLOCK) or ret == -EOPNOTSUPP
 
 
+cdef object own_cut(PyObject *data, Py_ssize_t size, Py_ssize_t count):
+    """New bytes, whose only reference is ours, without what was not read."""
+    if count != size:
+        _PyBytes_Resize(&data, count)
+    result = <object>data
+    Py_DECREF(result)
+    return result
+
+
+cdef object cut_to(list holder, Py_ssize_t count):
+    """The bytes in the holder, without what was not read, and without copying the rest."""
+    data = holder.pop()
+    cdef PyObject *alone = <PyObject *>data
+    if Py_REFCNT(data) != 1:
+        return data[:count]
+    Py_INCREF(data)
+    cdef Py_ssize_t size = len(data)
+    data = None
+    return own_cut(alone, size, count)
+
+
 cdef class Transfers(Ways):
     """offset -1: at the file's position, which moves. Every method raises OSError with what the kernel says."""
 
@@ -158,11 +179,7 @@ cdef class Transfers(Ways):
             elif not would_wait(ret, kind):
                 raise_for(ret)
             return None
-        if ret != size:
-            _PyBytes_Resize(&data, ret)
-        result = <object>data
-        Py_DECREF(result)
-        return result
+        return own_cut(data, size, ret)
 
     async def read(self, int fd, Py_ssize_t size, int64_t offset=-1):
         """Up to `size` bytes; b"" at the end. Fewer come at the end, from pipes, and from what is cached in part."""
@@ -171,9 +188,10 @@ cdef class Transfers(Ways):
         data = self.read_now(fd, size, offset)
         if data is not None:
             return data
-        data = PyBytes_FromStringAndSize(NULL, size)
-        count = await self.transfer(False, fd, <size_t>PyBytes_AS_STRING(data), size, offset, data)
-        return data if count == size else data[:count]
+        # In a list, so that nobody else holds it when it is cut.
+        cdef list holder = [PyBytes_FromStringAndSize(NULL, size)]
+        count = await self.transfer(False, fd, <size_t>PyBytes_AS_STRING(holder[0]), size, offset, holder)
+        return cut_to(holder, count)
 
     async def readinto(self, int fd, buffer, int64_t offset=-1):
         """Number of bytes; 0 at the end. A file of a local file system is read until the buffer is full."""
