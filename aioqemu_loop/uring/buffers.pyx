@@ -37,7 +37,7 @@ cdef class BufferRing:
         # The kernel has pinned the ring; a fork must not give this process another copy. Of the buffers a child has its own.
         if madvise(address, RING_SIZE, MADV_DONTFORK) < 0:
             raise_errno(errno)
-        for i in range(BUFFERS):
+        for i in range(<uint32_t>BUFFERS):
             self.give(i)
 
     def __dealloc__(self):
