@@ -49,8 +49,10 @@ cdef extern from *:
     ssize_t preadv2(int fd, const iovec *parts, int count, int64_t offset, int flags) nogil
     ssize_t pwritev2(int fd, const iovec *parts, int count, int64_t offset, int flags) nogil
 
-# The most that one transfer moves. From the cache it takes 20 to 200 us, in which the loop waits (measured).
+# The most that is moved at once. From the cache it takes 20 to 200 us, in which the loop waits (measured).
 cdef Py_ssize_t PIECE = 256 * 1024
+# The most that one operation of the ring or of a thread moves, where nothing is tried at once: the loop does not wait for it.
+cdef Py_ssize_t SLOW_PIECE = 1024 * 1024
 # But for what is appended, up to about what one system call moves.
 cdef Py_ssize_t APPENDED = 1 << 30
 # What O_DIRECT asks of addresses at the most: a page.
@@ -228,7 +230,10 @@ cdef class Transfers(Ways):
         try:
             while True:
                 # What is appended is not cut: others' records must not come between.
-                piece = min(size - done, APPENDED if write and kind & APPEND else PIECE)
+                piece = min(
+                    size - done,
+                    APPENDED if write and kind & APPEND else PIECE if may_try(kind, write) else SLOW_PIECE,
+                )
                 part = make_part(<char *>address + done, piece, owner, kind & DIRECT)
                 ret = -EOPNOTSUPP
                 if may_try(kind, write):
