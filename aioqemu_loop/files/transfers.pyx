@@ -236,7 +236,7 @@ cdef class Transfers(Ways):
                 )
                 part = make_part(<char *>address + done, piece, owner, kind & DIRECT)
                 ret = -EOPNOTSUPP
-                if may_try(kind, write):
+                if may_try(kind, write) and piece <= PIECE:
                     if self.spent():
                         await self.another_turn()
                     ret = move(write, fd, &part.part, 1, offset, try_flags(kind))
