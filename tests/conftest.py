@@ -123,6 +123,17 @@ def loop(loop_factory: Callable[[], aioqemu_loop.Loop], no_leaks: None) -> Itera
     assert not unexpected, unexpected
 
 
+@pytest.fixture
+def ring_loop(no_leaks: None) -> Iterator[aioqemu_loop.Loop]:
+    """A loop on the native io_uring."""
+    need_fdmon("io_uring")
+    loop = aioqemu_loop.new_event_loop(fdmon="io_uring")
+    yield loop
+    if not loop.is_closed():
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
 @pytest.fixture(params=[*BACKENDS, "reference"])
 def any_factory(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop]:
     """Makes loops on each backend, and the stdlib's: where `reference` differs, one of us is wrong."""

@@ -161,8 +161,7 @@ cdef class IOUringFDMon(FDMon):
             len(self.submit_list) != 0
             or self.send_count != 0
             or self.ring.has_events()
-            or self.operations.has_waiting()
-            or self.operations.has_cancels()
+            or self.operations.has_work()
         )
 
     cpdef int wait(self, ReadyList ready_list, int64_t timeout_ns) except -1:
@@ -171,7 +170,7 @@ cdef class IOUringFDMon(FDMon):
         cdef int ret = 0
         self.own()
         self.parked = False
-        if self.submit_list or self.operations.has_waiting() or self.operations.has_cancels():
+        if self.submit_list or self.operations.has_work():
             self.fill_sq(ready_list)
         if self.ring.cq_ready() or ready_list.size != before or self.told != told:
             timeout_ns = 0

@@ -18,6 +18,7 @@ cdef class Operations:
     cdef int add(self, CqeHandler handler) except -1
     cdef int cancel(self, CqeHandler handler) except -1
     cdef int interrupt(self) except -1
+    cdef bint has_work(self) noexcept
     cdef bint has_cancels(self) noexcept
     cdef bint has_waiting(self) noexcept
     cdef bint prepare(self, Ring ring) except -1

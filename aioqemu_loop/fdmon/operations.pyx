@@ -52,6 +52,10 @@ cdef class Operations:
                 self.cancels.append(item)
         return 0
 
+    cdef bint has_work(self) noexcept:
+        """Something is to be handed to the kernel."""
+        return len(self.waiting) != 0 or len(self.cancels) != 0
+
     cdef bint has_cancels(self) noexcept:
         return len(self.cancels) != 0
 

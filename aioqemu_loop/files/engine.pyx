@@ -21,7 +21,7 @@ from posix.unistd cimport close as close_fd
 
 from aioqemu_loop.files.kinds cimport LOCAL, QUICK_CLOSE, REGULAR, examine_as
 from aioqemu_loop.files.transfers cimport Transfers
-from aioqemu_loop.files.ways cimport Job
+from aioqemu_loop.files.ways cimport Job, result_of
 from aioqemu_loop.loop.operation cimport Operation, new_operation
 from aioqemu_loop.system.libc cimport ECANCELED
 from aioqemu_loop.uring.abi cimport (
@@ -38,6 +38,8 @@ import asyncio
 import operator
 import os
 import sys
+
+from aioqemu_loop.loop.operation import opened
 
 cdef extern from "Python.h":
     bytes PyUnicode_EncodeFSDefault(object text)
@@ -106,16 +108,11 @@ cdef int event_fd(int place):
     return -1 if place == AT_FDCWD else place
 
 
-class _Lost:
-    """Closes the file that a thread opens for nobody."""
-
-    def __init__(self, future):
-        future.add_done_callback(self.close)
-
-    @staticmethod
-    def close(future):
-        if not future.cancelled() and future.exception() is None and future.result() is not None:
-            close_fd(future.result())
+def close_lost(future):
+    """A thread has opened a file for nobody."""
+    fd = result_of(future)
+    if fd is not None:
+        close_fd(fd)
 
 
 cdef class Engine(Transfers):
@@ -158,9 +155,10 @@ cdef class Engine(Transfers):
         return fd
 
     async def open_slowly(self, path, int flags, int mode, dir_fd):
-        cdef Operation operation = None
+        cdef Operation operation
         cdef Job job
         cdef bytes name
+        cdef int fd
         name = encoded(path) if self.has_ring() else None
         if name is not None:
             sys.audit("open", path, None, flags)
@@ -168,23 +166,18 @@ cdef class Engine(Transfers):
             operation.sqe.op_flags = <uint32_t>flags
             # Else the kernel begins with O_NONBLOCK, which opens a FIFO without its other end (Linux 6.18).
             operation.sqe.flags = AIO_SQE_ASYNC
-            try:
-                await operation
-            except asyncio.CancelledError:
-                if operation.result >= 0:
-                    close_fd(operation.result)
-                raise
-            if operation.result >= 0:
-                return operation.result
-            if operation.result != -ECANCELED:
-                raise OSError(-operation.result, os.strerror(-operation.result), os.fspath(path))
+            fd = await opened(operation)
+            if fd >= 0:
+                return fd
+            if fd != -ECANCELED:
+                raise OSError(-fd, os.strerror(-fd), os.fspath(path))
         job = self.start(os.open, (path, flags, mode), {"dir_fd": dir_fd})
         try:
             return await asyncio.shield(job.future)
         except asyncio.CancelledError:
             # Not waited for: opening a FIFO may take for ever.
             job.cancelled = True
-            _Lost(job.future)
+            job.future.add_done_callback(close_lost)
             raise
 
     async def stat(self, path, dir_fd=None, bint follow_symlinks=True):
@@ -241,7 +234,7 @@ cdef class Engine(Transfers):
         cdef bytes name
         name = encoded(path) if self.has_ring() else None
         if name is not None:
-            sys.audit(event, path, *((mode,) if opcode == AIO_OP_MKDIRAT else ()), -1 if dir_fd is None else dir_fd)
+            sys.audit(event, path, *((mode,) if opcode == AIO_OP_MKDIRAT else ()), event_fd(place_of(dir_fd)))
             operation = new_operation(self.core, opcode, place_of(dir_fd), address_of(name), mode, 0, name)
             operation.sqe.op_flags = <uint32_t>flags
             ret = await operation

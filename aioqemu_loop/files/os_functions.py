@@ -28,6 +28,18 @@ async def call(function: Callable[..., Result], *args: Any, **kwargs: Any) -> Re
     return await running_engine().call(function, *args, **kwargs)
 
 
+async def call_or_undo(
+    undo: Callable[[Result], object], function: Callable[..., Result], *args: Any, **kwargs: Any
+) -> Result:
+    """call(); if this is cancelled and the function has made something all the same, undo(that)."""
+    try:
+        return await call(function, *args, **kwargs)
+    except asyncio.CancelledError as exc:
+        if (made := getattr(exc, "result", None)) is not None:
+            await call_surely(undo, made)
+        raise
+
+
 async def call_surely(function: Callable[..., Result], *args: Any) -> Result:
     """call() of what cleans up: it happens, whatever becomes of the task."""
     return await running_engine().call_surely(function, *args)
@@ -165,12 +177,7 @@ class Scan(Awaitable["os._ScandirIterator[AnyStr]"], Generic[AnyStr]):
         self._iterator: os._ScandirIterator[AnyStr] | None = None
 
     async def _open(self) -> os._ScandirIterator[AnyStr]:
-        try:
-            return await call(os.scandir, self._path)
-        except asyncio.CancelledError as exc:
-            if (iterator := getattr(exc, "result", None)) is not None:
-                iterator.close()
-            raise
+        return await call_or_undo(lambda iterator: iterator.close(), os.scandir, self._path)
 
     def __await__(self) -> Generator[Any, Any, os._ScandirIterator[AnyStr]]:
         return self._open().__await__()

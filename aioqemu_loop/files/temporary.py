@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import sys
@@ -13,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from aioqemu_loop.files.opening import Opening, open
-from aioqemu_loop.files.os_functions import awaitable, call, call_surely
+from aioqemu_loop.files.os_functions import awaitable, call, call_or_undo, call_surely
 from aioqemu_loop.files.wrapping import AWAITABLE, WrappedFile
 
 if TYPE_CHECKING:
@@ -25,23 +24,17 @@ gettempdir = awaitable(tempfile.gettempdir)
 
 async def mkdtemp(suffix: Any = None, prefix: Any = None, dir: Any = None) -> Any:
     """As tempfile.mkdtemp(): the path of a new directory. If this is cancelled there is none."""
-    try:
-        return await call(tempfile.mkdtemp, suffix, prefix, dir)
-    except asyncio.CancelledError as exc:
-        if (path := getattr(exc, "result", None)) is not None:
-            await call_surely(os.rmdir, path)
-        raise
+    return await call_or_undo(os.rmdir, tempfile.mkdtemp, suffix, prefix, dir)
 
 
 async def mkstemp(suffix: Any = None, prefix: Any = None, dir: Any = None, text: bool = False) -> tuple[int, Any]:
     """As tempfile.mkstemp(): a file descriptor and the path of a new file. If this is cancelled there is none."""
-    try:
-        return await call(tempfile.mkstemp, suffix, prefix, dir, text)
-    except asyncio.CancelledError as exc:
-        if (made := getattr(exc, "result", None)) is not None:
-            os.close(made[0])
-            await call_surely(remove, made[1])
-        raise
+
+    def undo(made: tuple[int, Any]) -> None:
+        os.close(made[0])
+        remove(made[1])
+
+    return await call_or_undo(undo, tempfile.mkstemp, suffix, prefix, dir, text)
 
 
 def TemporaryFile(
@@ -243,12 +236,8 @@ class TemporaryDirectory:
 
     async def _make(self) -> Self:
         if self._directory is None:
-            try:
-                self._directory = await call(tempfile.TemporaryDirectory, *self._where, **self._options)
-            except asyncio.CancelledError as exc:
-                if (made := getattr(exc, "result", None)) is not None:
-                    await call_surely(made.cleanup)
-                raise
+            make = tempfile.TemporaryDirectory
+            self._directory = await call_or_undo(make.cleanup, make, *self._where, **self._options)
         return self
 
     def __await__(self) -> Generator[Any, Any, Self]:

@@ -28,4 +28,5 @@ cdef class Ways:
     cdef Job start(self, object function, tuple args, dict kwargs=*)
 
 
+cdef object result_of(object future)
 cdef int raise_for(Py_ssize_t ret) except -1

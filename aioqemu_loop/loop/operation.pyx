@@ -5,6 +5,7 @@ Cancelling only asks: the kernel uses the operation's memory until its last comp
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
+from posix.unistd cimport close as close_fd
 
 from aioqemu_loop.fdmon.base cimport CqeHandler
 from aioqemu_loop.loop.core cimport LoopCore
@@ -57,6 +58,16 @@ cdef class Operation(CqeHandler):
         if not future.done():
             future.end(result)
         return 0
+
+
+async def opened(Operation operation):
+    """Await an operation that opens a file. Where this is cancelled and the file was opened all the same, it is closed."""
+    try:
+        return await operation
+    except asyncio.CancelledError:
+        if operation.result >= 0:
+            close_fd(operation.result)
+        raise
 
 
 cdef Operation new_operation(LoopCore loop, int opcode, int fd, uint64_t address, uint32_t size, int64_t offset, object memory):

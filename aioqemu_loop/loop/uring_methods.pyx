@@ -4,7 +4,6 @@ from libc.errno cimport EOPNOTSUPP
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 from posix.fcntl cimport O_CLOEXEC
-from posix.unistd cimport close as close_fd
 
 from aioqemu_loop.loop.core cimport LoopCore
 from aioqemu_loop.loop.operation cimport Operation, new_operation
@@ -23,6 +22,7 @@ import asyncio
 import functools
 import os
 
+from aioqemu_loop.loop.operation import opened
 from aioqemu_loop.uring.ring import supported_operations
 
 cdef extern from *:
@@ -140,12 +140,7 @@ cdef class RingOperations:
                                              <uint64_t><const char *>name, sizeof(place.how), <int64_t>&place.how, place)
         # Else the kernel begins with O_NONBLOCK, which opens a FIFO without its other end (Linux 6.18).
         operation.sqe.flags = AIO_SQE_ASYNC
-        try:
-            return check(await operation, os.fspath(path))
-        except asyncio.CancelledError:
-            if operation.result >= 0:
-                close_fd(operation.result)
-            raise
+        return check(await opened(operation), os.fspath(path))
 
 
 async def moved(Operation operation):

@@ -22,14 +22,8 @@ PIECE = 256 * 1024
 
 
 @pytest.fixture
-def loop(no_leaks):
-    if reason := aioqemu_loop.fdmons()["io_uring"]:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"io_uring is not usable here: {reason}")
-    loop = aioqemu_loop.new_event_loop(fdmon="io_uring")
-    yield loop
-    if not loop.is_closed():
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
+def loop(ring_loop):
+    return ring_loop
 
 
 @pytest.fixture

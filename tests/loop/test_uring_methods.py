@@ -22,12 +22,8 @@ SPLICE, WAITID, FUTEX_WAIT = 30, 50, 51
 
 
 @pytest.fixture
-def loop(no_leaks):
-    if reason := aioqemu_loop.fdmons()["io_uring"]:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"io_uring is not usable here: {reason}")
-    loop = aioqemu_loop.new_event_loop(fdmon="io_uring")
-    yield loop
-    loop.close()
+def loop(ring_loop):
+    return ring_loop
 
 
 @pytest.fixture
