@@ -12,7 +12,6 @@ from libc.errno cimport errno
 from posix.unistd cimport close as close_fd
 
 import inspect
-import os
 import socket
 from asyncio import base_events, constants, protocols, transports, trsock
 from asyncio.log import logger
@@ -20,6 +19,7 @@ from asyncio.log import logger
 from aioqemu_loop.context.aio_context cimport AioContext
 from aioqemu_loop.context.core cimport SCRATCH_SIZE
 from aioqemu_loop.context.sources cimport Flushable
+from aioqemu_loop.system.errors cimport os_error
 from aioqemu_loop.system.libc cimport EAGAIN
 from aioqemu_loop.system.sockaddr cimport sockname_of
 from aioqemu_loop.transports.base cimport hold_socket, let_go_of_socket
@@ -152,7 +152,7 @@ cdef class StreamTransport(WritingTransport):
             return self.on_eof()
         if result < 0:
             if result != -EAGAIN:
-                self.fatal_error(OSError(-result, os.strerror(-result)), "Fatal read error on socket transport")
+                self.fatal_error(os_error(<int>-result), "Fatal read error on socket transport")
             return 0
         return self.hand_over(NULL if buffered else self.context.scratch, result, data)
 
@@ -240,7 +240,7 @@ cdef class StreamTransport(WritingTransport):
         if self.eof_sent and not self.eof_done:
             self.eof_done = True
             if c_shutdown(self.fd, SHUT_WR) < 0:
-                raise OSError(errno, os.strerror(errno))
+                raise os_error(errno)
         return 0
 
     cdef int send_bytes(self, bytes data) except -1:

@@ -14,6 +14,7 @@ import sys
 from asyncio import constants
 from asyncio.log import logger
 
+from aioqemu_loop.system.errors cimport os_error
 from aioqemu_loop.transports.base cimport FlowControlledTransport
 from aioqemu_loop.transports.engine cimport iovec
 from aioqemu_loop.transports.write_queue cimport WriteQueue
@@ -169,7 +170,7 @@ cdef class WritingTransport(FlowControlledTransport):
                     self.send_error = 0
                     break
                 self.queue.clear()
-                return self.fatal_error(OSError(-sent, os.strerror(-sent)), f"Fatal write error on {self.what}")
+                return self.fatal_error(os_error(<int>-sent), f"Fatal write error on {self.what}")
             self.queue.advance(sent)
         if self.queue.size and not self.blocked:
             self.blocked = True

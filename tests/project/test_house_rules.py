@@ -80,6 +80,7 @@ def test_every_compiled_module_has_a_stub_or_is_internal() -> None:
         "ready",
         "timers",
         "sockaddr",
+        "errors",
         "engine",
         "buffers",
         "completion",

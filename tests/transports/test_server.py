@@ -32,6 +32,23 @@ async def settle(count=5):
 
 
 class TestServing:
+    @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.20.255", "127.255.255.254", "127.100.10.9", "127.9.99.200"])
+    def test_names_of_both_ends_are_what_the_socket_says(self, run, host):
+        async def main():
+            loop = asyncio.get_running_loop()
+            accepted = loop.create_future()
+            server = await asyncio.start_server(lambda reader, writer: accepted.set_result(writer), host, 0)
+            with socket.create_connection(address_of(server), source_address=(host, 0)) as client:
+                writer = await accepted
+                assert writer.get_extra_info("peername") == client.getsockname()
+                assert writer.get_extra_info("sockname") == client.getpeername()
+                writer.close()
+                await writer.wait_closed()
+            server.close()
+            await server.wait_closed()
+
+        run(main())
+
     @pytest.mark.parametrize("options", [{}, {"reuse_port": True}, {"backlog": 1}, {"reuse_address": True}])
     def test_it_accepts_and_echoes(self, run, options):
         async def main():

@@ -1,0 +1,1 @@
+cdef object os_error(int err)
