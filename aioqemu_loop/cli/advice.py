@@ -44,9 +44,8 @@ def _about_denial(machine: Machine) -> str:
     number = machine.ring_errno
     if number == errno.ENOMEM:
         soft, hard = machine.limits["RLIMIT_MEMLOCK"]
-        return (
-            f"Memory for rings is limited to {soft} bytes for all processes of this user (RLIMIT_MEMLOCK): {RAISE_MEMLOCK}"
-            + (f"; the hard limit is {hard}." if hard >= 0 else ".")
+        return f"All rings of this user may have {soft} bytes of memory together (RLIMIT_MEMLOCK): {RAISE_MEMLOCK}" + (
+            f"; the hard limit is {hard}." if hard >= 0 else "."
         )
     if number in (errno.EMFILE, errno.ENFILE):
         return (
@@ -63,9 +62,9 @@ def _about_denial(machine: Machine) -> str:
         )
     if machine.seccomp == "filter":
         return (
-            "io_uring is denied by a seccomp filter, as containers have by default: allow io_uring_setup, io_uring_enter "
-            "and io_uring_register in its profile (Docker: --security-opt seccomp=profile.json; systemd: "
-            "SystemCallFilter=@io-event)."
+            "io_uring is denied by a seccomp filter, as containers have by default: allow io_uring_setup, "
+            "io_uring_enter and io_uring_register in its profile (Docker: --security-opt seccomp=profile.json; "
+            "systemd: SystemCallFilter=@io-event)."
         )
     if number == errno.EPERM:
         return (
@@ -74,8 +73,8 @@ def _about_denial(machine: Machine) -> str:
         )
     if number == errno.ENOSYS:
         return (
-            f"This kernel ({machine.versions['kernel']}) has no io_uring that can be used: Linux 5.11 or newer has, unless "
-            "it is built without CONFIG_IO_URING or is a sandbox (gVisor)."
+            f"This kernel ({machine.versions['kernel']}) has no io_uring that can be used: Linux 5.11 or newer has, "
+            "unless it is built without CONFIG_IO_URING or is a sandbox (gVisor)."
         )
     return f"io_uring is denied: io_uring_setup fails with {errno.errorcode.get(number or 0, number)}."
 
@@ -85,7 +84,7 @@ def _about_ring(machine: Machine, ring: dict[str, object]) -> list[str]:
     entries = ring["entries"]
     if isinstance(entries, int) and entries < USUAL_ENTRIES:
         result.append(
-            f"A ring gets {entries} entries instead of {USUAL_ENTRIES}, because memory for rings is short: {RAISE_MEMLOCK}."
+            f"A ring gets {entries} entries instead of {USUAL_ENTRIES}, as memory for it is short: {RAISE_MEMLOCK}."
         )
     if not ring["defer_taskrun"]:
         result.append("Linux 6.1 or newer has DEFER_TASKRUN: sockets would be received by the ring, not only watched.")

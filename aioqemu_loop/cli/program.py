@@ -10,15 +10,14 @@ import sys
 from importlib.machinery import SourceFileLoader, SourcelessFileLoader
 from types import CodeType, ModuleType, TracebackType
 
-# Where frames are from that python does not show for `python script.py`.
-OURS = (__file__, runpy.run_module.__code__.co_filename)
+RUNPY = runpy.run_module.__code__.co_filename
 
 
 def run_script(path: str, arguments: list[str]) -> None:
     """Run a script, or a directory or archive with a __main__.py."""
     sys.argv[:] = [path, *arguments]
     if os.path.isdir(path) or _is_archive(path):
-        _set_first_path(path, always=True)
+        _set_first_path(os.path.abspath(path), always=True)
         _fresh_main()
         _start_module("__main__", alter_argv=False)  # from sys.path[0]
         return
@@ -51,7 +50,10 @@ def _set_first_path(first: str, always: bool = False) -> None:
 def _fresh_main() -> ModuleType:
     """A new __main__ that stays: threads, atexit functions and pickles look there after the program's last line."""
     module = ModuleType("__main__")
-    module.__dict__["__builtins__"] = builtins
+    names = vars(module)
+    names["__builtins__"] = builtins
+    if "__annotations__" in vars(sys.modules["__main__"]):  # up to 3.13
+        names["__annotations__"] = {}
     sys.modules["__main__"] = module
     return module
 
@@ -100,13 +102,9 @@ def _leave_us_out(exc: BaseException) -> None:
 
 
 def _below_us(trace: TracebackType | None) -> TracebackType | None:
-    """What follows the frame that started the program."""
-    last = None
-    at = trace
-    while at is not None:
-        if at.tb_frame.f_code.co_filename in OURS:
-            last = at
-        elif last is not None:
-            break
-        at = at.tb_next
-    return trace if last is None else at
+    """What follows the frames by which the program was started."""
+    while trace is not None and trace.tb_frame.f_code.co_filename != __file__:
+        trace = trace.tb_next
+    while trace is not None and trace.tb_frame.f_code.co_filename in (__file__, RUNPY):
+        trace = trace.tb_next
+    return trace
