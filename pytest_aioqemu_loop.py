@@ -1,4 +1,4 @@
-"""What every pytest run of the environment imports (entry point pytest11): options, and nothing else unless one is given.
+"""What every pytest run of an environment imports (entry point pytest11): options, and what they need if one is given.
 
 It stands outside the package because importing that takes much longer than importing this. The plugin itself is
 aioqemu_loop/testing/; its documented name is aioqemu_loop.pytest_plugin.

@@ -103,7 +103,8 @@ class Backends:
         config = metafunc.config
         if not config.pluginmanager.has_plugin("asyncio"):
             return False
-        return (config.getoption("asyncio_mode") or config.getini("asyncio_mode")) == "auto"
+        mode: str = config.getoption("asyncio_mode") or config.getini("asyncio_mode")
+        return mode == "auto"
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -116,7 +117,7 @@ class Backends:
             _extend(fixture, _anyio_backend_on)
         for item in items:
             # Before all fixtures that are kept from the test before, which may have run on another backend.
-            if FIXTURE in _params(item) and item.fixturenames[0] != FIXTURE:
+            if isinstance(item, pytest.Function) and FIXTURE in _params(item) and item.fixturenames[0] != FIXTURE:
                 item.fixturenames.insert(0, FIXTURE)
         again = [item for item in items if self._is_repeated_for_nothing(item)]
         if again:
@@ -131,34 +132,36 @@ class Backends:
         return name != "asyncio" and params.get(FIXTURE, self.names[0]) != self.names[0]
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_fixture_setup(
-        self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
-    ) -> Generator[None, Any, Any]:
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any], request: Any) -> Generator[None, Any, Any]:
         """Async fixtures depend on a loop, and pytest does not know of that: they end before their loop does."""
         is_async = _is_async(fixturedef.func)
         value = yield
         if fixturedef.argname == FIXTURE:
             self.backend_fixture = fixturedef
             fixturedef.addfinalizer(functools.partial(setattr, self, "backend_fixture", None))
-        elif is_async and self.backend_fixture is not None:
-            if not self.has_factories or "anyio_backend" in request.fixturenames:
-                self.backend_fixture.addfinalizer(functools.partial(fixturedef.finish, request=request))
+        elif is_async and self.backend_fixture is not None and self._repeats_by_fixture(request):
+            self.backend_fixture.addfinalizer(functools.partial(fixturedef.finish, request=request))
         return value
+
+    def _repeats_by_fixture(self, request: pytest.FixtureRequest) -> bool:
+        return not self.has_factories or "anyio_backend" in request.fixturenames
 
     # -- unittest --
 
     @pytest.hookimpl(wrapper=True)
     def pytest_pycollect_makeitem(self, obj: object) -> Generator[None, Any, Any]:
-        node = yield
-        if not self.repeats or not isinstance(obj, type) or not isinstance(node, pytest.Class):
-            return node
-        if not issubclass(obj, unittest.IsolatedAsyncioTestCase) or getattr(obj, "loop_factory", None) is not None:
-            return node
-        return [_class_on(node, obj, name) for name in self.names]
+        found = yield
+        if not self.repeats or not isinstance(obj, type) or not issubclass(obj, unittest.IsolatedAsyncioTestCase):
+            return found
+        if getattr(obj, "loop_factory", None) is not None:  # it asks for a certain one
+            return found
+        nodes = found if isinstance(found, list) else [found]
+        return [_class_on(node, obj, name) for name in self.names for node in nodes if isinstance(node, pytest.Class)]
 
 
 def _params(item: pytest.Item) -> dict[str, Any]:
-    return getattr(getattr(item, "callspec", None), "params", {})
+    params: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+    return params
 
 
 def _is_async(function: Callable[..., Any]) -> bool:

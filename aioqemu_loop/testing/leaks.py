@@ -1,7 +1,8 @@
 """What a test leaves behind: file descriptors, tasks, threads.
 
 Compared are the moments before its set-up and after its tear-down. What appears while a fixture of a wider scope is
-set up is that fixture's, and so is what a fixture opens that gives a loop. Tasks of a loop are looked at before the loop is closed, when all fixtures that use it are through.
+set up is that fixture's, and so is what a fixture opens that gives a loop. Tasks are looked at before their loop is
+closed, when all fixtures that use it are through.
 """
 
 from __future__ import annotations

@@ -273,7 +273,7 @@ async def app(scope, receive, send):
         import urllib.request
 
         script(self.APP, "app.py")
-        run = (sys.executable, *"-m aioqemu_loop run --fdmon epoll -m uvicorn app:app".split())
+        run = [sys.executable, "-m", "aioqemu_loop", "run", "--fdmon", "epoll", "-m", "uvicorn", "app:app"]
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
             process = subprocess.Popen(
