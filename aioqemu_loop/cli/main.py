@@ -41,7 +41,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
     if prog == "__main__.py":
         prog = f"{Path(sys.executable).name} -m aioqemu_loop"
     parser = argparse.ArgumentParser(prog=prog, description="asyncio with QEMU's AioContext inside", allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser(
         "run",
         help="run an asyncio program on this loop",
