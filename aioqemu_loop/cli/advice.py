@@ -64,7 +64,7 @@ def _about_denial(machine: Machine) -> str:
         return (
             "io_uring is denied by a seccomp filter, as containers have by default: allow io_uring_setup, "
             "io_uring_enter and io_uring_register in its profile (Docker: --security-opt seccomp=profile.json; "
-            "systemd: SystemCallFilter=@io-event)."
+            "systemd: SystemCallFilter=@aio)."
         )
     if number == errno.EPERM:
         return (

@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from textwrap import wrap
+from textwrap import TextWrapper
 
 from aioqemu_loop.cli.advice import advice
 from aioqemu_loop.cli.machine import PACKAGES, Machine, look
@@ -48,7 +48,7 @@ def report(machine: Machine) -> Iterator[str]:
     yield "What to change"
     found = advice(machine)
     for number, text in enumerate(found, 1):
-        yield from wrap(text, WIDTH, initial_indent=f"  {number}. ", subsequent_indent="     ")
+        yield from _wrap(text, f"  {number}. ", "     ")
     if not found:
         yield "  Nothing."
 
@@ -61,10 +61,12 @@ def _section(title: str, rows: Iterable[tuple[str, str]]) -> Iterator[str]:
     yield title
     width = max(len(name) for name, _ in pairs) + 2
     for name, text in pairs:
-        lines = wrap(text, WIDTH - width - 2) or [""]
-        yield f"  {name:{width}}{lines[0]}"
-        for line in lines[1:]:
-            yield " " * (width + 2) + line
+        yield from _wrap(text, f"  {name:{width}}", " " * (width + 2))
+
+
+def _wrap(text: str, first: str, others: str) -> list[str]:
+    wrapper = TextWrapper(WIDTH, initial_indent=first, subsequent_indent=others, break_on_hyphens=False)
+    return wrapper.wrap(text) or [first]
 
 
 def _backends(machine: Machine) -> Iterator[tuple[str, str]]:

@@ -34,7 +34,7 @@ class Leaks:
         self._watched = False  # whether the test that runs is looked at
         self._known: set[object] = set()  # what was there before, or belongs to wider scopes
         self._loops: list[asyncio.AbstractEventLoop] = []  # those that fixtures hold
-        self._left: dict[asyncio.Task[Any], None] = {}  # tasks
+        self._left: dict[object, str] = {}  # task -> what it was when it was found
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
@@ -86,7 +86,7 @@ class Leaks:
             for loop in self._loops:
                 self._look(loop)
             self._watched = False
-            left = [f"task left behind: {task!r}" for task in self._left]
+            left = [f"task left behind: {text}" for text in self._left.values()]
             left += self._threads_left()
             left += self._fds_left()
             self._left.clear()
@@ -112,7 +112,10 @@ class Leaks:
             if loop.is_closed() or loop.is_running() or not (_pending(loop) - self._known):
                 return
             loop.run_until_complete(asyncio.sleep(0))
-        self._left.update(dict.fromkeys(_pending(loop) - self._known))  # type: ignore[arg-type]
+        self._note(_pending(loop) - self._known)
+
+    def _note(self, tasks: Iterable[object]) -> None:
+        self._left.update({task: repr(task) for task in tasks})
 
     def _watching(self, function: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Coroutine[Any, Any, Any]]:
         @functools.wraps(function)
@@ -124,7 +127,7 @@ class Leaks:
             result = await function(*args, **kwargs)
             for _ in range(TURNS):
                 await asyncio.sleep(0)
-            self._left.update(dict.fromkeys(asyncio.all_tasks() - before))
+            self._note(asyncio.all_tasks() - before)
             return result
 
         return watched

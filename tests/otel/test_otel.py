@@ -194,3 +194,13 @@ def test_it_keeps_no_loop_alive(loop_factory, provider):
     gc.collect()
     assert gone() is None
     instrumentation.close()
+
+
+def test_the_documented_table():
+    from pathlib import Path
+
+    text = (Path(__file__).resolve().parents[2] / "docs" / "opentelemetry.md").read_text()
+    kinds = {"counter": "counter", "updowncounter": "up-down counter", "gauge": "gauge"}
+    for name, about in otel.INSTRUMENTS.items():
+        assert f"| `{about.name}` | {kinds[about.kind]} | {about.unit} | `" in text
+        assert f"`{name}`" in text
