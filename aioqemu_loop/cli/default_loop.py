@@ -53,7 +53,7 @@ class AfterImport(importlib.abc.MetaPathFinder):
             return None
         spec = importlib.util.find_spec(fullname)  # comes past here again, and finds no action
         loader: Any = None if spec is None else spec.loader
-        if loader is None:
+        if loader is None or isinstance(loader, type):  # a frozen module's is shared by all of these
             return spec
         exec_module = loader.exec_module
 

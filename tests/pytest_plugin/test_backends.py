@@ -110,6 +110,26 @@ def test_pytest_asyncio(suite, folder):
         assert f"asyncio-{folder.name.removeprefix('pytest-asyncio-')}" in result.stdout.str()
 
 
+@pytest.mark.parametrize("folder", [None, *old_versions()], ids=lambda folder: folder.name if folder else "installed")
+def test_a_plain_test_with_an_async_fixture(suite, folder):
+    if folder is not None and sys.version_info >= (3, 14):
+        pytest.skip("older than this Python")
+    text = """
+        import asyncio, pytest_asyncio
+
+        @pytest_asyncio.fixture
+        async def fdmon():
+            return asyncio.get_running_loop().fdmon
+
+        def test_plain(request, fdmon):
+            assert fdmon == "epoll" or fdmon in request.node.name
+    """
+    result = suite(text, "--aioqemu-fdmon=epoll,poll", folder=folder)
+    repeated = folder is not None and folder.name.endswith("-0.23")  # there such a test has the fixture event_loop
+    names = ["test_plain[epoll]", "test_plain[poll]"] if repeated else ["test_plain"]
+    assert outcomes(result) == dict.fromkeys(names, "PASSED")
+
+
 def test_on_one_backend_ids_stay_as_they_are(suite):
     text = ASYNCIO.replace("assert loop.fdmon in request.node.name", "assert loop.fdmon == 'io_uring'")
     for options in (["--aioqemu"], ["--aioqemu-fdmon=io_uring"]):

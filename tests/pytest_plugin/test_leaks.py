@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import pytest
 
@@ -137,6 +138,8 @@ async def test_what_nobody_holds():
 
 @pytest.mark.parametrize("folder", [None, *old_versions()], ids=lambda folder: folder.name if folder else "installed")
 def test_each_leak_is_told_and_named(suite, folder):
+    if folder is not None and sys.version_info >= (3, 14):
+        pytest.skip("older than this Python")
     result = suite(LEAKS, "--aioqemu-leaks", folder=folder)
     found = blamed(result)
     assert {name: len(lines) for name, lines in found.items()} == {
@@ -156,6 +159,8 @@ def test_each_leak_is_told_and_named(suite, folder):
 
 @pytest.mark.parametrize("folder", [None, *old_versions()], ids=lambda folder: folder.name if folder else "installed")
 def test_what_is_in_order_passes(suite, folder):
+    if folder is not None and sys.version_info >= (3, 14):
+        pytest.skip("older than this Python")
     result = suite(CLEAN, "--aioqemu-leaks", "--aioqemu-fdmon=io_uring,epoll", folder=folder)
     assert blamed(result) == {}
     result.assert_outcomes(passed=10)
