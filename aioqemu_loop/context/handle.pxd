@@ -14,6 +14,8 @@ cdef class Handle(Runnable):
     cdef readonly object _repr
     cdef readonly bint _cancelled
     cdef int depth
+    # The loop's debug mode: good as long as _loop is there.
+    cdef const bint *debug
 
     cdef int report(self) except -1
     cdef int keep_repr(self) except -1
@@ -33,7 +35,8 @@ cdef class TimerHandle(Handle):
     cdef TimerHeap heap
 
 
-cdef Handle new_handle(object callback, tuple args, object loop, object context)
-cdef Handle new_threadsafe_handle(object callback, tuple args, object loop, object context)
-cdef TimerHandle new_timer_handle(object when, object callback, tuple args, object loop, object context,
+# `debug`: part of the loop, which the handle keeps.
+cdef Handle new_handle(object callback, tuple args, object loop, const bint *debug, object context)
+cdef Handle new_threadsafe_handle(object callback, tuple args, object loop, const bint *debug, object context)
+cdef TimerHandle new_timer_handle(object when, object callback, tuple args, object loop, const bint *debug, object context,
                                   TimerHeap heap)

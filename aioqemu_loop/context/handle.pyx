@@ -13,8 +13,10 @@ import threading
 from asyncio import events, format_helpers
 
 
+from aioqemu_loop.context.ready cimport tracked_again
 from aioqemu_loop.context.timers cimport TimerHeap
 from aioqemu_loop.fdmon.base cimport Runnable
+from aioqemu_loop.system.objects cimport PyObject_GC_IsTracked, PyObject_GC_Track
 
 cdef extern from "Python.h":
     PyObject *PyObject_Vectorcall(object callable, PyObject **args, size_t nargs, PyObject *kwnames)
@@ -58,6 +60,8 @@ cdef class Handle(Runnable):
     cdef int run(self) except -1:
         cdef PyObject *result
         cdef bint entered
+        if self.untracked:
+            tracked_again(self, 1)  # the caller's
         if self._cancelled:
             return 0
         # The callback may cancel this handle, which drops the handle's own references.
@@ -81,6 +85,8 @@ cdef class Handle(Runnable):
 
     cdef int report(self) except -1:
         """Hand the exception that is set to the loop's exception handler; SystemExit and KeyboardInterrupt go on."""
+        if not PyObject_GC_IsTracked(self):
+            PyObject_GC_Track(self)  # that may keep it
         try:
             raise_pending()
         except (SystemExit, KeyboardInterrupt):
@@ -109,7 +115,7 @@ cdef class Handle(Runnable):
 
     cdef int keep_repr(self) except -1:
         """In debug mode keep the text, for "Executing <Handle ...> took 2.500 seconds"."""
-        if self._loop.get_debug():
+        if self._loop is not None and self.debug[0]:
             self._repr = repr(self)
         return 0
 
@@ -180,6 +186,8 @@ cdef class TimerHandle(Handle):
 
     def cancel(self):
         if not self._cancelled:
+            if self.untracked:
+                tracked_again(self, 1)  # the heap's, for a while
             self.heap.cancel(self)
             self._cancelled = True
             self.keep_repr()
@@ -216,35 +224,36 @@ cdef class TimerHandle(Handle):
         return self._when > other._when or self == other if isinstance(other, TimerHandle) else NotImplemented
 
 
-cdef inline int set_up(Handle handle, object callback, tuple args, object loop, object context) except -1:
+cdef inline int set_up(Handle handle, object callback, tuple args, object loop, const bint *debug, object context) except -1:
     handle._callback = callback
     handle._args = args
     handle._loop = loop
+    handle.debug = debug
     handle._context = PyContext_CopyCurrent() if context is None else context
     return 0
 
 
-cdef Handle new_handle(object callback, tuple args, object loop, object context):
+cdef Handle new_handle(object callback, tuple args, object loop, const bint *debug, object context):
     """`context` None: a copy of the current one."""
     cdef Handle handle = Handle.__new__(Handle)
-    set_up(handle, callback, args, loop, context)
+    set_up(handle, callback, args, loop, debug, context)
     return handle
 
 
-cdef Handle new_threadsafe_handle(object callback, tuple args, object loop, object context):
+cdef Handle new_threadsafe_handle(object callback, tuple args, object loop, const bint *debug, object context):
     """What call_soon_threadsafe returns on this Python."""
     cdef Handle handle
     if asyncio_ThreadSafeHandle is None:
-        return new_handle(callback, args, loop, context)
+        return new_handle(callback, args, loop, debug, context)
     handle = ThreadSafeHandle.__new__(ThreadSafeHandle)
-    set_up(handle, callback, args, loop, context)
+    set_up(handle, callback, args, loop, debug, context)
     return handle
 
 
-cdef TimerHandle new_timer_handle(object when, object callback, tuple args, object loop, object context,
+cdef TimerHandle new_timer_handle(object when, object callback, tuple args, object loop, const bint *debug, object context,
                                   TimerHeap heap):
     cdef TimerHandle handle = TimerHandle.__new__(TimerHandle)
-    set_up(handle, callback, args, loop, context)
+    set_up(handle, callback, args, loop, debug, context)
     handle._when = when
     handle.heap = heap
     return handle

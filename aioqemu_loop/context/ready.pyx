@@ -8,6 +8,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport uint64_t
 
+from aioqemu_loop.fdmon.base cimport Runnable
 from aioqemu_loop.system.objects cimport list_items, new_store, store_set, store_take
 
 import cython
@@ -39,6 +40,18 @@ cdef class ReadyQueue:
         self.store = store
         self.items = items
         self.mask = size - 1
+        return 0
+
+    cdef int track_all(self) except -1:
+        """Nobody runs the queue from now on: it may become garbage with all that is in it."""
+        cdef uint64_t i = self.popped
+        cdef Runnable item
+        self.running = False
+        while i != self.pushed:
+            item = <Runnable>self.items[i & self.mask]
+            if item.untracked:
+                tracked_again(item, 0)
+            i += 1
         return 0
 
     cdef int clear(self) except -1:

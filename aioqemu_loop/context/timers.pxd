@@ -18,8 +18,13 @@ cdef class TimerHeap:
     cdef Py_ssize_t capacity
     cdef Py_ssize_t dead
     cdef uint64_t last_seq
+    # As in ReadyQueue; has_untracked: there may be some that the collector does not know.
+    cdef bint running
+    cdef bint has_untracked
 
     cdef int add(self, Runnable item, int64_t when_ns) except -1
+    cdef int add_new(self, Runnable item, int64_t when_ns) except -1
+    cdef int track_all(self) except -1
     cdef int cancel(self, Runnable item) except -1
     cdef bint pending(self) except -1
     cdef int move_due(self, int64_t now_ns, ReadyQueue ready) except -1

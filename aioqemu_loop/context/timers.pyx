@@ -9,9 +9,9 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t, uint64_t
 
-from aioqemu_loop.context.ready cimport ReadyQueue
+from aioqemu_loop.context.ready cimport ReadyQueue, tracked_again
 from aioqemu_loop.fdmon.base cimport Runnable
-from aioqemu_loop.system.objects cimport list_items, new_store, store_set, store_take
+from aioqemu_loop.system.objects cimport AIO_MAY_UNTRACK, PyObject_GC_UnTrack, list_items, new_store, store_set, store_take
 
 import cython
 
@@ -47,6 +47,28 @@ cdef class TimerHeap:
         store_set(&self.items[self.size], item)
         self.size += 1
         self.sift_up(self.size - 1)
+        return 0
+
+    cdef int add_new(self, Runnable item, int64_t when_ns) except -1:
+        """For an item that nobody but the caller holds: as ReadyQueue.push_new()."""
+        self.add(item, when_ns)
+        if self.running and AIO_MAY_UNTRACK:
+            PyObject_GC_UnTrack(item)
+            item.untracked = self.has_untracked = True
+        return 0
+
+    cdef int track_all(self) except -1:
+        """Nobody runs the context from now on. Those that came due are in the ready queue."""
+        cdef Runnable item
+        cdef Py_ssize_t i
+        self.running = False
+        if not self.has_untracked:
+            return 0
+        self.has_untracked = False
+        for i in range(self.size):
+            item = <Runnable>self.items[i]
+            if item.untracked:
+                tracked_again(item, 0)
         return 0
 
     cdef int grow(self) except -1:

@@ -8,6 +8,8 @@ from aioqemu_loop.uring.buffers cimport BufferRing
 
 cdef class Runnable:
     cdef uint64_t timer_seq
+    # The collector does not know it: see ReadyQueue.push_new().
+    cdef bint untracked
 
     cdef int run(self) except -1
 

@@ -110,10 +110,10 @@ cdef class LoopCore:
         cdef Handle handle
         if self._debug:
             self.check_debug(callback, "call_soon")
-        handle = new_handle(callback, args, self, context)
+        handle = new_handle(callback, args, self, &self._debug, context)
         if self._debug:
             handle._source_traceback = extract_stack(getframe(0))
-        self.context.ready.push(handle)
+        self.context.ready.push_new(handle)
         return handle
 
     def call_soon_threadsafe(self, callback, *args, context=None):
@@ -121,7 +121,7 @@ cdef class LoopCore:
         cdef Handle handle
         if self._debug:
             self.check_debug(callback, "call_soon_threadsafe")
-        handle = new_threadsafe_handle(callback, args, self, context)
+        handle = new_threadsafe_handle(callback, args, self, &self._debug, context)
         if self._debug:
             handle._source_traceback = extract_stack(getframe(0))
         self.context.ready.push(handle)
@@ -144,10 +144,10 @@ cdef class LoopCore:
         self.refuse_closed()
         if self._debug:
             self.check_debug(callback, "call_at")
-        handle = new_timer_handle(when, callback, args, self, context, self.context.timers)
+        handle = new_timer_handle(when, callback, args, self, &self._debug, context, self.context.timers)
         if self._debug:
             handle._source_traceback = extract_stack(getframe(0))
-        self.context.timers.add(handle, seconds_to_ns(when))
+        self.context.timers.add_new(handle, seconds_to_ns(when))
         if self.context.ready.sleeper is not None:
             self.context.ready.sleeper.notify()
         return handle
@@ -195,7 +195,7 @@ cdef class LoopCore:
         cdef Handle handle
         self.refuse_closed()
         self.refuse_transport(fd)
-        handle = new_handle(callback, args, self, context)
+        handle = new_handle(callback, args, self, &self._debug, context)
         if self._debug:
             handle._source_traceback = extract_stack(getframe(0))
         self.context.set_half(as_fd(fd), write, handle)
@@ -260,7 +260,7 @@ cdef class LoopCore:
             self.context.wakeup.notify()  # it may have been called by a callback of the outside main loop
 
     def _make_handle(self, callback, args):
-        return new_handle(callback, args, self, None)
+        return new_handle(callback, args, self, &self._debug, None)
 
     def _add_callback(self, Handle handle not None):
         """Queue a handle once more."""
@@ -271,6 +271,7 @@ cdef class LoopCore:
         """Turn after turn until stop() was called; the turn in which it was called is finished."""
         cdef AioContext context = self.context
         context.enter()
+        context.ready.running = context.timers.running = True
         try:
             while True:
                 self.choose_timing()
@@ -278,6 +279,8 @@ cdef class LoopCore:
                 if self._stopping:
                     break
         finally:
+            context.ready.track_all()
+            context.timers.track_all()
             context.leave()
 
     cdef int choose_timing(self) except -1:
