@@ -104,13 +104,19 @@ $(VENV)/.bench: $(VENV)/.demo
 GLIB = $(BIN)/python -m pip install -q --group glib \
 	|| echo "PyGObject cannot be had here; the tests of aioqemu_loop.glib will skip"
 
+# For tests/pytest_plugin: one that has the fixture event_loop, and one that makes its loops otherwise but has no loop factories.
+OLD_PYTEST_ASYNCIO = for release in 0.23 1.3; do folder=$(VENV)/pytest-asyncio-$$release; [ -d $$folder ] \
+	|| $(BIN)/python -m pip install -q --target $$folder "pytest-asyncio==$$release.*" "pytest<9"; done
+
 $(VENV)/.core: $(VENV)/.installed
 	$(BIN)/python -m pip install -q --group test
+	$(OLD_PYTEST_ASYNCIO)
 	$(GLIB)
 	touch $@
 
 $(VENV)/.test: $(VENV)/.installed
 	$(BIN)/python -m pip install -q $(GROUPS_TEST) --group bench
+	$(OLD_PYTEST_ASYNCIO)
 	$(GLIB)
 	touch $@
 
