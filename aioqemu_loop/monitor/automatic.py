@@ -13,7 +13,7 @@ _monitor: Monitor | None = None
 
 
 def start_from_environment() -> None:
-    """Once in each process: listen where AIOQEMU_MONITOR says, in which %p stands for the pid. Warns where that fails."""
+    """Once in each process: listen where AIOQEMU_MONITOR says (%p: the pid). Warns where it cannot."""
     global _tried_in, _monitor
     address = os.environ.get("AIOQEMU_MONITOR")
     if not address or _tried_in == os.getpid():
@@ -22,4 +22,4 @@ def start_from_environment() -> None:
     try:
         _monitor = start(address.replace("%p", str(os.getpid())))
     except Exception as exc:
-        warnings.warn(f"no monitor on AIOQEMU_MONITOR={address}: {exc}", RuntimeWarning, stacklevel=4)
+        warnings.warn(f"no monitor at AIOQEMU_MONITOR={address}: {exc}", RuntimeWarning, stacklevel=4)

@@ -74,7 +74,8 @@ COMMANDS: dict[str, Command] = {}
 
 
 def command(name: str, arguments: dict[str, Argument] | None = None) -> Callable[[F], F]:
-    """Make the function a command. An argument "poll-max-ns" is passed as poll_max_ns, one that is not given not at all."""
+    """Make the function a command. An argument "poll-max-ns" is passed as poll_max_ns; one that is not given is not
+    passed."""
 
     def register(function: F) -> F:
         COMMANDS[name] = Command(name, function, arguments or {})

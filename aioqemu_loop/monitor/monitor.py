@@ -14,7 +14,7 @@ from typing import Any
 import aioqemu_loop.monitor.commands  # noqa: F401 (makes them known)
 from aioqemu_loop.iothread.iothread import IOThread
 from aioqemu_loop.monitor import probes, trace
-from aioqemu_loop.monitor.address import Address, ListeningSocket, format_address, listen, parse_address
+from aioqemu_loop.monitor.address import Address, ListeningSocket, listen, parse_address
 from aioqemu_loop.monitor.budget import Budget
 from aioqemu_loop.monitor.errors import QMPError
 from aioqemu_loop.monitor.session import Session, encode
@@ -26,8 +26,8 @@ _running: list[Monitor] = []
 class Monitor:
     """A QMP server that tells about the loops of this process, from start() until stop() or the end of the with block.
 
-    Everything it reads it reads in its own thread, so it answers while a loop is stuck. Thread-safe. In a child that was
-    forked it is not running, and stop() does nothing.
+    Everything it reads it reads in its own thread, so it answers while a loop is stuck. Thread-safe. In a child that
+    was forked it is not running, and stop() does nothing.
     """
 
     def __init__(self, listening: ListeningSocket, stall_seconds: float, max_clients: int) -> None:
@@ -127,8 +127,8 @@ class Monitor:
     # -- in a child that was forked --
 
     def disown(self) -> None:
-        """Let go of the sockets that were inherited: whoever is connected to them must not be kept by this process. Their
-        numbers become /dev/null, as objects that were inherited, too, will close them."""
+        """Let go of the inherited sockets, so that this process keeps nobody waiting. Their numbers become /dev/null,
+        because objects that were inherited, too, will close them."""
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         for sock in [self._listening.sock, *self._sessions.values()]:
             fd = sock.fileno()

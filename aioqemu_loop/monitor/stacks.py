@@ -29,7 +29,7 @@ def describe_frame(frame: FrameType) -> Frame:
 
 
 def frames_from(innermost: FrameType | None, end: FrameType | None = None) -> list[FrameType]:
-    """The innermost MAX_DEPTH of those that called each other, outermost first; `end` is the outermost that is wanted."""
+    """The innermost MAX_DEPTH of those that called each other, outermost first; `end`: the outermost that is wanted."""
     found: list[FrameType] = []
     frame = innermost
     while frame is not None and len(found) < MAX_DEPTH:

@@ -61,8 +61,8 @@ def describe_future(future: Any) -> dict[str, Any]:
 def find_waiters(tasks: Iterable[Task]) -> dict[Task, set[Task]]:
     """Task -> the tasks that wait for it: directly, or by gather(), wait(), wait_for(), shield() or a TaskGroup.
 
-    From 3.14 on asyncio notes it. Before that it is seen in what is called when a task is done: such a callback holds the
-    future that somebody waits for, or belongs to an object that knows the waiting task.
+    From 3.14 on asyncio notes it. Before that it is seen in what is called when a task is done: such a callback holds
+    the future that somebody waits for, or belongs to an object that knows the waiting task.
     """
     waiting = {
         id(future): task for task in tasks for future in [getattr(task, "_fut_waiter", None)] if future is not None

@@ -15,8 +15,8 @@ from aioqemu_loop.monitor.tasks import all_tasks, describe_tasks
 def query_tasks(
     session: Session, loop: str | None = None, limit: int = 1000, stacks: bool = True
 ) -> list[dict[str, Any]]:
-    """Tasks that are not done: state, coroutine, age in seconds (null for those older than the monitor), what each waits for and
-    who waits for it, and unless "stacks" is false its stack; at most "limit" (1000) of each loop."""
+    """Tasks that are not done: state, coroutine, age in seconds (null for those older than the monitor), what it waits
+    for and who waits for it, and unless "stacks" is false its stack; at most "limit" (1000) of each loop."""
     return [task for chosen in probes.chosen_loops(loop) for task in describe_tasks(chosen, limit, stacks)]
 
 

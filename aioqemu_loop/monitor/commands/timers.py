@@ -13,7 +13,7 @@ from aioqemu_loop.monitor.session import Session
 
 @command("query-timers", {"loop": MAYBE_STRING, "limit": maybe_integer(1, 100_000)})
 def query_timers(session: Session, loop: str | None = None, limit: int = 1000) -> list[dict[str, Any]]:
-    """Timers that are set, the next one first, with the seconds that are left; at most `limit` (1000) of each loop."""
+    """Timers that are set, the next one first, with the seconds that are left; at most "limit" (1000) of each loop."""
     now = time.monotonic_ns()
     return [
         {
