@@ -164,8 +164,11 @@ def stop() -> None:
         monitor.stop()
 
 
-# After IOThreads' own: registered later, called earlier.
-atexit.register(stop)
+@atexit.register
+def _remove_files() -> None:
+    """Their threads end with all other IOThreads'."""
+    for monitor in _running:
+        monitor._listening.remove_file()
 
 
 def _after_fork_in_child() -> None:

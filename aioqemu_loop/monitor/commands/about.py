@@ -18,7 +18,9 @@ def query_version(session: Session) -> dict[str, Any]:
 @command("query-commands")
 def query_commands(session: Session) -> list[dict[str, Any]]:
     """The commands, with their arguments and what they are for."""
-    return [_describe(COMMANDS[name]) for name in sorted(COMMANDS)]
+    found = [_describe(COMMANDS[name]) for name in sorted(COMMANDS)]
+    enable = {"name": "enable", "type": "array", "optional": True}
+    return [*found, {"name": "qmp_capabilities", "arguments": [enable], "help": "What every client begins with."}]
 
 
 def _describe(described: Command) -> dict[str, Any]:
