@@ -8,6 +8,7 @@ from aioqemu_loop.context.g_source cimport GSource
 from aioqemu_loop.context.notifier cimport EventNotifier, Wakeup
 from aioqemu_loop.context.sources cimport BottomHalf, Callback, FdCallbacks, OwnedHandler, Timer
 from aioqemu_loop.fdmon.base cimport AioHandler, CqeHandler, FDMon, Runnable, check_fd
+from aioqemu_loop.fdmon.tracer cimport Tracer
 from aioqemu_loop.system.atomics cimport aio_load_relaxed
 from aioqemu_loop.system.libc cimport EBADF, ECANCELED, POLLIN, POLLNVAL, POLLOUT
 from aioqemu_loop.system.process cimport same_process
@@ -16,6 +17,7 @@ import threading
 
 from aioqemu_loop.context.fdmons import G_SOURCE_REASON, RINGS, make_fdmon
 from aioqemu_loop.fdmon.base import FDMonUnavailable
+from aioqemu_loop.fdmon.tracer import TRACE_EVENTS
 from aioqemu_loop.context.poll_params import checked_factor, poll_max_ns_or_default
 
 
@@ -109,12 +111,16 @@ cdef class AioContext(ContextCore):
             self.collect()
             raise
         self.monitor = new
+        new.tracer = self.tracer
         for operation in old.take_sqes():
             if not new.add_sqe(<CqeHandler>operation):
                 (<CqeHandler>operation).on_cqe(-ECANCELED, 0)
+        self.counters.old_calls += old.system_calls()
         old.close()
         self.collect()
         self.look_now = True
+        if self.tracer is not None:
+            self.tracer.tell("fdmon_changed", {"old": old.name, "new": new.name})
         if new.gsource_changes <= old.gsource_changes:
             new.gsource_changes = old.gsource_changes + 1
         return self.tell_sleeper()
@@ -264,6 +270,14 @@ cdef class AioContext(ContextCore):
         """(times of busy polling, those in which something came, ns spent in all)."""
         return self.poll_mode.spins, self.poll_mode.hits, self.poll_mode.spent_ns
 
+    def set_tracer(self, callback, names=TRACE_EVENTS):
+        """Call `callback(name, details)` for those trace events, QEMU's and ours, in whichever thread they happen; None ends it.
+
+        What the callback raises goes to sys.unraisablehook, and it is not called again. Raises ValueError for unknown names.
+        """
+        self.tracer = None if callback is None else Tracer(callback, names)
+        self.monitor.tracer = self.tracer
+
     def close(self):
         """Give everything back. Handlers, timers and bottom halves are forgotten; their fds stay open.
 
@@ -292,6 +306,8 @@ cdef class AioContext(ContextCore):
         self.claim(handler.fd)
         self.monitor.update(None, handler)
         self.handlers[handler.fd] = handler
+        if self.tracer is not None:
+            self.tracer.tell("fd_handler_added", {"fd": handler.fd, "events": handler.events})
         return self.tell_sleeper()
 
     cdef int tell_sleeper(self) except -1:
@@ -329,6 +345,8 @@ cdef class AioContext(ContextCore):
         if self.handlers.get(handler.fd) is not handler:
             return 0
         del self.handlers[handler.fd]
+        if self.tracer is not None:
+            self.tracer.tell("fd_handler_removed", {"fd": handler.fd})
         self.monitor.update(handler, None)
         self.tell_sleeper()
         if self.is_home() and not isinstance(handler, OwnedHandler):
@@ -340,6 +358,8 @@ cdef class AioContext(ContextCore):
         self.check_open()
         if not self.monitor.add_sqe(handler):
             return False
+        if self.tracer is not None:
+            self.tracer.tell("fdmon_io_uring_add_sqe", {"opcode": handler.sqe.opcode, "fd": handler.sqe.fd, "off": handler.sqe.off})
         self.tell_sleeper()
         return True
 

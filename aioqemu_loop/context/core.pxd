@@ -1,11 +1,13 @@
 from libc.stdint cimport int64_t, uint32_t
 
+from aioqemu_loop.context.counters cimport Counters
 from aioqemu_loop.context.notifier cimport Wakeup
 from aioqemu_loop.context.poll_mode cimport PollMode
 from aioqemu_loop.context.ready cimport ReadyQueue
 from aioqemu_loop.context.sources cimport Flushable
 from aioqemu_loop.context.timers cimport TimerHeap
 from aioqemu_loop.fdmon.base cimport FDMon, ReadyList, Runnable
+from aioqemu_loop.fdmon.tracer cimport Tracer
 
 cdef enum:
     # asyncio's read size, and the most that one recv() takes.
@@ -37,6 +39,8 @@ cdef class ContextCore:
     cdef list settling
     cdef char *scratch
     cdef PollMode poll_mode
+    cdef Counters counters
+    cdef Tracer tracer
     # The loop on top, if there is one, sets these.
     cdef object on_error
     cdef object on_slow
@@ -60,6 +64,8 @@ cdef class ContextCore:
     cdef int64_t timeout_ns(self) except? -2
     cdef bint must_look(self) except *
     cdef int look(self, int64_t timeout_ns) except -1
+    cdef int64_t spin(self, int64_t timeout_ns) except? -2
+    cdef int adapt(self, int64_t block_ns) except -1
     cdef int run_guest(self) except -1
     cdef int collect(self) except -1
     cdef int run_batch(self) except -1

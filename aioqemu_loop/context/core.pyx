@@ -14,6 +14,7 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t, uint64_t
 
+from aioqemu_loop.context.counters cimport count_busy
 from aioqemu_loop.context.notifier cimport Wakeup
 from aioqemu_loop.context.poll_mode cimport PollMode
 from aioqemu_loop.context.ready cimport ReadyQueue
@@ -123,6 +124,7 @@ cdef class ContextCore:
     cdef int turn(self, bint blocking) except -1:
         """Returns the number of callbacks that ran."""
         cdef int64_t timeout = 0
+        self.counters.turns += 1
         if self.wakeup.notified:
             self.wakeup.notified = 0  # the turn that it asked for is this one
         elif blocking:
@@ -170,13 +172,15 @@ cdef class ContextCore:
     cdef int look(self, int64_t timeout_ns) except -1:
         """Ask the monitor; the only place that sleeps."""
         cdef int64_t started = 0
+        cdef int64_t before = 0 if self.look_now else self.looked_ns
         if not same_process(self.mark):
             self.check_open()
         self.look_now = False
+        self.counters.looks += 1
         if timeout_ns != 0:
+            started = clock_ns()
             if self.poll_mode.max_ns:
-                started = clock_ns()
-                timeout_ns = self.poll_mode.spin(self.monitor, self.wakeup, self.ready_list, timeout_ns)
+                timeout_ns = self.spin(timeout_ns)
             aio_store_release(&self.wakeup.notify_me, 1)
             aio_fence()  # pairs with the one in Wakeup.notify()
             if aio_load_relaxed(&self.wakeup.notified) or self.has_work():
@@ -184,6 +188,7 @@ cdef class ContextCore:
         elif aio_other_threads():
             with nogil:
                 sched_yield()
+        self.counters.sleeps += timeout_ns != 0
         try:
             self.monitor.wait(self.ready_list, timeout_ns)
         finally:
@@ -193,10 +198,32 @@ cdef class ContextCore:
             self.wakeup.written = 0
             self.collect()
         self.looked_ns = clock_ns()
+        if before:
+            count_busy(&self.counters, (started or self.looked_ns) - before)
         if started:
-            self.poll_mode.adapt(self.looked_ns - started)
+            self.counters.waited_ns += self.looked_ns - started
+            if self.poll_mode.max_ns:
+                self.adapt(self.looked_ns - started)
         # Python's signal handlers run here, also when nothing else does.
         PyErr_CheckSignals()
+        return 0
+
+    cdef int64_t spin(self, int64_t timeout_ns) except? -2:
+        """Poll mode. Returns the time that is left to sleep."""
+        if self.tracer is None or not self.poll_mode.ns:
+            return self.poll_mode.spin(self.monitor, self.wakeup, self.ready_list, timeout_ns)
+        self.tracer.tell("run_poll_handlers_begin", {"max-ns": self.poll_mode.ns, "timeout": timeout_ns})
+        timeout_ns = self.poll_mode.spin(self.monitor, self.wakeup, self.ready_list, timeout_ns)
+        self.tracer.tell("run_poll_handlers_end", {"progress": timeout_ns == 0, "timeout": timeout_ns})
+        return timeout_ns
+
+    cdef int adapt(self, int64_t block_ns) except -1:
+        """A wait took `block_ns` in all."""
+        cdef int64_t before = self.poll_mode.ns
+        self.poll_mode.adapt(block_ns)
+        if self.tracer is not None and self.poll_mode.ns != before:
+            name = "poll_grow" if self.poll_mode.ns > before else "poll_shrink"
+            self.tracer.tell(name, {"old": before, "new": self.poll_mode.ns})
         return 0
 
     cdef int run_guest(self) except -1:
@@ -212,6 +239,7 @@ cdef class ContextCore:
         while True:
             if self.timers.size:
                 self.timers.move_due(self.now_ns(), self.ready)
+            self.counters.turns += 1
             self.run_batch()
             if self.stop_guest or not self.has_work() or clock_ns() - started >= LOOK_EVERY_NS:
                 break

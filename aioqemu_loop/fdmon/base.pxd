@@ -1,6 +1,7 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from aioqemu_loop.fdmon.tracer cimport Tracer
 from aioqemu_loop.uring.abi cimport aio_sqe
 from aioqemu_loop.uring.buffers cimport BufferRing
 
@@ -75,6 +76,8 @@ cdef class FDMon:
     cdef bint costly_changes
     cdef bint gathers
     cdef bint has_ring
+    cdef uint64_t calls
+    cdef Tracer tracer
     cdef public uint64_t gsource_changes
 
     cpdef update(self, AioHandler old, AioHandler new)
@@ -84,6 +87,7 @@ cdef class FDMon:
     cpdef bint settled(self, AioHandler handler) except *
     cpdef release(self, ReadyList ready_list)
     cpdef close(self)
+    cpdef unsigned long long system_calls(self)
     cpdef list gsource_fds(self)
     cpdef bint gsource_prepare(self, ReadyList ready_list) except *
     cpdef bint gsource_check(self, list ready) except *

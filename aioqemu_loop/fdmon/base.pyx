@@ -232,6 +232,10 @@ cdef class FDMon:
     cpdef close(self):
         """Give back every kernel resource. Called once, after release() or in a forked child."""
 
+    cpdef unsigned long long system_calls(self):
+        """How many system calls it has made."""
+        return self.calls
+
     # Instead of wait(), where an outside main loop sleeps: QEMU's gsource_prepare, gsource_check and gsource_dispatch.
 
     cpdef list gsource_fds(self):

@@ -74,6 +74,7 @@ cdef class EpollFDMon(FDMon):
         if handler.edge:
             event.events |= <uint32_t>EPOLLET
         event.data.u64 = handler.mon_token
+        self.calls += 1
         return errno if epoll_ctl(self.epfd, op, handler.fd, &event) < 0 else 0
 
     cpdef int wait(self, ReadyList ready_list, int64_t timeout_ns) except -1:
@@ -108,6 +109,7 @@ cdef class EpollFDMon(FDMon):
         cdef timespec ts
         cdef pollfd waiting
         cdef int count
+        self.calls += 1
         if timeout_ns <= 0:
             count = epoll_wait(self.epfd, self.events, EVENTS_MAX, 0 if timeout_ns == 0 else -1)
             return count if count >= 0 else -errno
@@ -119,6 +121,7 @@ cdef class EpollFDMon(FDMon):
             if errno != ENOSYS and errno != EPERM:  # EPERM: a seccomp profile older than the call
                 return -errno
             self.no_pwait2 = True
+        self.calls += 1
         waiting.fd = self.epfd
         waiting.events = POLLIN
         count = ppoll(&waiting, 1, &ts, NULL)
@@ -155,6 +158,7 @@ cdef class EpollFDMon(FDMon):
 
     cdef bint peek(self) noexcept nogil:
         cdef int count = epoll_wait(self.epfd, self.events, EVENTS_MAX, 0)
+        self.calls += 1
         if count > 0:
             self.fetched = count
         return count > 0

@@ -202,6 +202,7 @@ cdef class IOUringFDMon(FDMon):
         if self.owner != 0:
             self.drop_ring()
         if self.ring.fd < 0:
+            self.calls += self.ring.enters
             self.ring = Ring()
             self.buffers = None
             self.no_receive = False
@@ -355,6 +356,8 @@ cdef class IOUringFDMon(FDMon):
             return 0
         if cqe.user_data & OPERATION_BIT:
             self.told += 1
+            if self.tracer is not None:
+                self.tracer.tell("fdmon_io_uring_cqe_handler", {"cqe-res": cqe.res, "flags": cqe.flags})
             return self.operations.complete(cqe)
         found = self.slots.get(cqe.user_data)
         if found is None:
@@ -513,6 +516,9 @@ cdef class IOUringFDMon(FDMon):
         if self.event_fd >= 0:
             close_fd(self.event_fd)
             self.event_fd = -1
+
+    cpdef unsigned long long system_calls(self):
+        return self.calls + self.ring.enters
 
     # -- other operations --
 

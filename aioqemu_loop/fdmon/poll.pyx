@@ -92,6 +92,7 @@ cdef class PollFDMon(FDMon):
         if timeout_ns >= 0:
             to_timespec(timeout_ns, &ts)
             limit = &ts
+        self.calls += 1
         if timeout_ns == 0:
             found = ppoll(self.scratch.fds, self.scratch_count, limit, NULL)
         else:
@@ -166,4 +167,5 @@ cdef class PollFDMon(FDMon):
     cdef bint peek(self) noexcept nogil:
         cdef timespec zero
         to_timespec(0, &zero)
+        self.calls += 1
         return ppoll(self.scratch.fds, self.scratch_count, &zero, NULL) > 0

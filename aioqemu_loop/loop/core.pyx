@@ -162,6 +162,15 @@ cdef class LoopCore:
         return Future(loop=self)
 
     def create_task(self, coro, **kwargs):
+        task = self.make_task(coro, kwargs)
+        if self._notes_task_births:
+            try:
+                task._aioqemu_born = clock_ns() / 1e9
+            except AttributeError:  # a factory's, with slots
+                pass
+        return task
+
+    cdef object make_task(self, object coro, dict kwargs):
         # What is not the usual case (a task factory, debug mode, errors) is asyncio's own method's.
         if self._closed or self._debug or self._task_factory is not None:
             return base_create_task(self, coro, **kwargs)

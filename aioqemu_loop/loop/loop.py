@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable
 from contextvars import Context
 from typing import IO, TYPE_CHECKING, Any
 
-from aioqemu_loop.loop import elsewhere, sendfile, subprocesses, unix
+from aioqemu_loop.context import inspection
+from aioqemu_loop.loop import elsewhere, registry, sendfile, subprocesses, unix
 from aioqemu_loop.loop.core import LoopCore
 from aioqemu_loop.loop.metrics import Metrics
 from aioqemu_loop.loop.numeric_names import numeric_addresses
@@ -74,6 +75,7 @@ class Loop(SockMethods, _BaseEventLoop):
         self._operations = Operations(self)
         self._listeners: dict[int, Listener] = {}
         self._unix_server_sockets: dict[socket.socket, int] = {}
+        registry.note(self)
 
     # -- lifecycle --
 
@@ -141,7 +143,7 @@ class Loop(SockMethods, _BaseEventLoop):
 
     def metrics(self) -> Metrics:
         """The loop's counters at this moment."""
-        return Metrics(*self.context.poll_counters())
+        return Metrics(**inspection.counters(self.context))
 
     def _write_to_self(self) -> None:
         self.context.notify()

@@ -10,6 +10,7 @@ from libc.errno cimport EAGAIN, EINTR, errno
 
 from aioqemu_loop.context.aio_context cimport AioContext
 from aioqemu_loop.context.core cimport SCRATCH_SIZE
+from aioqemu_loop.context.counters cimport count_received, count_sent
 from aioqemu_loop.fdmon.base cimport Runnable
 from aioqemu_loop.loop.core cimport LoopCore
 
@@ -32,6 +33,7 @@ def recv(LoopCore loop not None, sock, nbytes):
     scratch = loop.context.read_scratch()
     while True:
         got = c_recv(fd, scratch, nbytes, MSG_DONTWAIT)
+        count_received(&loop.context.counters, got)
         if got >= 0:
             return PyBytes_FromStringAndSize(scratch, got)
         if errno == EAGAIN:
@@ -40,7 +42,7 @@ def recv(LoopCore loop not None, sock, nbytes):
             return call(sock.recv, nbytes)
 
 
-def recv_into(sock, buffer):
+def recv_into(LoopCore loop not None, sock, buffer):
     """Number of bytes, or None: nothing there yet. Raises what sock.recv_into() raises."""
     cdef int fd = sock.fileno()
     cdef ssize_t got
@@ -52,6 +54,7 @@ def recv_into(sock, buffer):
     try:
         while True:
             got = c_recv(fd, view.buf, view.len, MSG_DONTWAIT)
+            count_received(&loop.context.counters, got)
             if got >= 0:
                 return got
             if errno == EAGAIN:
@@ -62,7 +65,7 @@ def recv_into(sock, buffer):
         PyBuffer_Release(&view)
 
 
-def send(sock, data, Py_ssize_t offset):
+def send(LoopCore loop not None, sock, data, Py_ssize_t offset):
     """Number of bytes of data[offset:] that were taken, or None: no room yet. Raises what sock.send() raises."""
     cdef int fd = sock.fileno()
     cdef ssize_t sent
@@ -71,6 +74,7 @@ def send(sock, data, Py_ssize_t offset):
     try:
         while True:
             sent = c_send(fd, <char *>view.buf + offset, view.len - offset, MSG_DONTWAIT | MSG_NOSIGNAL)
+            count_sent(&loop.context.counters, sent)
             if sent >= 0:
                 return sent
             if errno == EAGAIN:

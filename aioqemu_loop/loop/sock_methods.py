@@ -46,7 +46,7 @@ class SockMethods(LoopCore):
 
     async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
         _check(self, sock)
-        while (count := recv_into(sock, buf)) is None:
+        while (count := recv_into(self, sock, buf)) is None:
             await _ready(self, sock, False)
         return count
 
@@ -72,10 +72,10 @@ class SockMethods(LoopCore):
         """How much was sent when it is cancelled or fails is not told, as in asyncio."""
         _check(self, sock)
         size = len(data) if type(data) is bytes else memoryview(data).nbytes
-        sent = send(sock, data, 0) or 0
+        sent = send(self, sock, data, 0) or 0
         while sent < size:
             await _ready(self, sock, True)
-            sent += send(sock, data, sent) or 0
+            sent += send(self, sock, data, sent) or 0
 
     async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
         _check(self, sock)

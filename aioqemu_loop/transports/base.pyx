@@ -50,10 +50,12 @@ cdef class BaseTransport(Sink):
         self.given_context = py_context
         self.py_context = PyContext_CopyCurrent() if py_context is None else py_context
         self.set_protocol(protocol)
+        context.counters.opened += 1
         return 0
 
     def __del__(self):
         if self.fd >= 0:
+            self.context.counters.ended += 1
             warnings.warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
             self.release_fd()
             self.let_go()
@@ -194,6 +196,7 @@ cdef class BaseTransport(Sink):
         return self.call_soon(self._call_connection_lost, exc)
 
     def _call_connection_lost(self, exc):
+        self.context.counters.ended += 1
         try:
             self.protocol.connection_lost(exc)
         finally:

@@ -86,6 +86,7 @@ cdef class SocketEngine(ReadinessEngine):
         while self.count and self.buffers is not buffers:
             self.hold()  # of a ring that is gone
         self.buffers = buffers
+        self.context.counters.bytes_received += size
         buffers.sizes[index] = size
         if self.count:
             buffers.following[self.last] = index
@@ -106,6 +107,8 @@ cdef class SocketEngine(ReadinessEngine):
         return self.queue_run()
 
     cdef bint on_sent(self, int result) except -1:
+        if result > 0:
+            self.context.counters.bytes_sent += result
         return self.sink is not None and self.sink.sent(result)
 
     # -- what has come --

@@ -17,6 +17,7 @@ from asyncio import constants, transports, trsock
 from asyncio.log import logger
 
 from aioqemu_loop.context.aio_context cimport AioContext
+from aioqemu_loop.context.counters cimport count_received, count_sent
 from aioqemu_loop.context.core cimport SCRATCH_ROOM
 from aioqemu_loop.system.libc cimport POLLERR, POLLHUP
 from aioqemu_loop.system.sockaddr cimport (
@@ -159,6 +160,7 @@ cdef class DatagramTransport(FlowControlledTransport):
             got = recvmmsg(self.fd, messages, count, MSG_DONTWAIT, NULL)
             if got >= 0 or errno != EINTR:
                 break
+        self.context.counters.receives += 1
         if got < 0:
             if errno == EAGAIN:
                 return False
@@ -171,6 +173,7 @@ cdef class DatagramTransport(FlowControlledTransport):
         # First all the data: making other objects may run finalizers, and they may use the scratch buffer.
         for i in range(got):
             found[i] = PyBytes_FromStringAndSize(scratch + i * room, messages[i].msg_len)
+            self.context.counters.bytes_received += messages[i].msg_len
         for i in range(got - 1, -1, -1):
             self.arrived.append((found[i], address_to_python(&names[i], messages[i].msg_hdr.msg_namelen)))
         if got == count:
@@ -183,7 +186,9 @@ cdef class DatagramTransport(FlowControlledTransport):
 
     cdef bint receive_one(self) except -1:
         try:
-            self.arrived.append(self.file.recvfrom(UNIX_ROOM))
+            data, address = self.file.recvfrom(UNIX_ROOM)
+            count_received(&self.context.counters, len(data))
+            self.arrived.append((data, address))
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as exc:
@@ -268,6 +273,7 @@ cdef class DatagramTransport(FlowControlledTransport):
                     sent = c_send(self.fd, view.buf, view.len, MSG_DONTWAIT | MSG_NOSIGNAL)
                 else:
                     sent = c_sendto(self.fd, view.buf, view.len, MSG_DONTWAIT | MSG_NOSIGNAL, <sockaddr *>&name, length)
+                count_sent(&self.context.counters, sent)
                 if sent >= 0:
                     return 0
                 if errno != EINTR:
@@ -284,6 +290,7 @@ cdef class DatagramTransport(FlowControlledTransport):
             self.file.send(data)
         else:
             self.file.sendto(data, address)
+        count_sent(&self.context.counters, memoryview(data).nbytes)
 
     cdef int wait_for_room(self) except -1:
         if self.family != AF_UNIX or self.connected:

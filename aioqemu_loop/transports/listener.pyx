@@ -91,7 +91,9 @@ cdef class Listener(OwnedHandler):
                 return 0
             size = sizeof(address)
             fd = accept4(self.fd, <sockaddr *>&address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
-            if fd < 0:
+            if fd >= 0:
+                self.context.counters.accepts += 1
+            else:
                 if errno == EAGAIN:
                     return 1
                 if errno == EINTR or errno in CONNECTION_ERRORS:

@@ -55,6 +55,8 @@ def move_out(StreamTransport stream not None, AioContext context not None, loop)
             raise
     old_context.remove_flush(stream)
     take_over(engine, old)
+    old_context.counters.ended += 1
+    context.counters.opened += 1
     stream.engine = engine
     stream.context = context
     stream._loop = loop

@@ -19,6 +19,7 @@ from posix.unistd cimport close as close_fd
 import fcntl
 
 from aioqemu_loop.context.aio_context cimport AioContext
+from aioqemu_loop.context.counters cimport count_received, count_sent
 from aioqemu_loop.system.libc cimport (
     EAGAIN,
     EINTR,
@@ -97,6 +98,7 @@ cdef class ReadinessEngine(Engine):
         if size <= 0:
             return 0
         got = self.receive(where, size, &more)
+        count_received(&self.context.counters, got)
         if got > 0 and self.edge and (more or got == size):
             self.read_again(revents)  # queued first: the protocol may raise
         sink.received(got)
@@ -184,6 +186,7 @@ cdef class ReadinessEngine(Engine):
                 message.msg_iov = chunks
                 message.msg_iovlen = count
                 sent = sendmsg(self.fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT)
+            count_sent(&self.context.counters, sent)
             if sent >= 0:
                 return sent
             if errno != EINTR:
@@ -233,6 +236,7 @@ cdef class PipeEngine(ReadinessEngine):
         cdef ssize_t sent
         while True:
             sent = writev(self.fd, chunks, count)
+            count_sent(&self.context.counters, sent)
             if sent >= 0:
                 return sent
             if errno != EINTR:

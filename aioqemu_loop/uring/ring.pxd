@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from aioqemu_loop.uring.abi cimport aio_cqe, aio_sqe
 
@@ -25,6 +25,7 @@ cdef class Ring:
     cdef uint32_t cq_mask
     cdef aio_cqe *cqes
     cdef uint32_t *cq_flags
+    cdef uint64_t enters
 
     cdef int setup(self, uint32_t entries, uint32_t flags) except? -1
     cdef int map_rings(self, void *params) except -1

@@ -197,6 +197,7 @@ cdef class Ring:
         cdef aio_getevents_arg arg
         cdef aio_kernel_timespec ts
         cdef uint32_t flags = AIO_ENTER_GETEVENTS
+        self.enters += 1
         aio_store_release(self.sq_tail, self.prepared)
         if min_complete == 0:
             return aio_uring_enter(self.fd, self.unsubmitted(), 0, flags, NULL, 0)

@@ -1,0 +1,56 @@
+"""Tracer: trace points of a context and its monitor. They cost a look at a None where nobody asked for them."""
+
+import sys
+
+import cython
+
+# QEMU's names (util/trace-events) where it has the event; the last three are ours.
+TRACE_EVENTS = (
+    "run_poll_handlers_begin",
+    "run_poll_handlers_end",
+    "poll_grow",
+    "poll_shrink",
+    "fdmon_io_uring_add_sqe",
+    "fdmon_io_uring_cqe_handler",
+    "fd_handler_added",
+    "fd_handler_removed",
+    "fdmon_changed",
+)
+
+
+@cython.final
+cdef class Tracer:
+    """Calls `callback(name, details)` for the events in `names`. One that raises is told to sys.unraisablehook, and not
+    called again: a trace point must not change what the program does."""
+
+    def __init__(self, callback, names):
+        self.callback = callback
+        self.names = frozenset(names)
+        unknown = self.names.difference(TRACE_EVENTS)
+        if unknown:
+            raise ValueError(f"unknown trace events: {', '.join(sorted(unknown))}")
+
+    cdef int tell(self, str name, dict details) except -1:
+        cdef object callback = self.callback
+        if callback is None or name not in self.names:
+            return 0
+        try:
+            callback(name, details)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.callback = None
+            sys.unraisablehook(Unraisable(exc, callback))
+        return 0
+
+
+class Unraisable:
+    """What sys.unraisablehook takes."""
+
+    err_msg = "Exception ignored in a trace callback, which is not called again"
+
+    def __init__(self, exc, callback):
+        self.exc_type = type(exc)
+        self.exc_value = exc
+        self.exc_traceback = exc.__traceback__
+        self.object = callback

@@ -1,0 +1,127 @@
+"""Trace events of a context, on each backend."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+import pytest
+
+from aioqemu_loop import AioContext
+from aioqemu_loop.fdmon.tracer import TRACE_EVENTS
+
+
+@pytest.fixture
+def traced(context):
+    """The context, and what its tracer was told."""
+    told = []
+    context.set_tracer(lambda name, details: told.append((name, details)))
+    return context, told
+
+
+def test_handlers_and_monitors_are_traced(traced, pair) -> None:
+    context, told = traced
+    ours, _ = pair()
+    context.set_fd_handler(ours, int)
+    context.set_fd_handler(ours)
+    before = context.fdmon
+    context.set_fdmon("poll")
+    assert told == [
+        ("fd_handler_added", {"fd": ours.fileno(), "events": 1}),
+        ("fd_handler_removed", {"fd": ours.fileno()}),
+        ("fdmon_changed", {"old": before, "new": "poll"}),
+    ]
+
+
+def test_poll_mode_is_traced(fdmon, no_leaks) -> None:
+    if fdmon == "liburing":
+        pytest.skip("spinning goes without the GIL, and so without monitors in Python")
+    context = AioContext(fdmon, 10**9)
+    told = []
+    context.set_tracer(lambda name, details: told.append((name, details)))
+    try:
+        timer = context.timer_new(lambda: None)
+        deadline = time.monotonic() + 45
+        # Where others want the CPU it rests for up to a second.
+        while "run_poll_handlers_end" not in [name for name, _ in told] and time.monotonic() < deadline:
+            timer.mod_ns(time.monotonic_ns() + 1_000_000)
+            while not context.poll():
+                pass
+        names = [name for name, _ in told]
+        assert told[0] == ("poll_grow", {"old": 0, "new": 4000})
+        begin = names.index("run_poll_handlers_begin")
+        assert names[begin + 1] == "run_poll_handlers_end"
+        assert told[begin][1]["max-ns"] >= 4000
+        assert set(told[begin + 1][1]) == {"progress", "timeout"}
+    finally:
+        context.close()
+
+
+def test_operations_of_the_ring_are_traced(ring_loop, tmp_path) -> None:
+    told = []
+    read_end, write_end = os.pipe()
+    to_read, to_write = os.pipe()
+    os.write(write_end, b"12345")
+    ring_loop.context.set_tracer(
+        lambda name, details: told.append((name, details)), ["fdmon_io_uring_add_sqe", "fdmon_io_uring_cqe_handler"]
+    )
+    assert ring_loop.run_until_complete(ring_loop.uring.splice(read_end, to_write, 5)) == 5
+    ring_loop.context.set_tracer(None)
+    assert [name for name, _ in told] == ["fdmon_io_uring_add_sqe", "fdmon_io_uring_cqe_handler"]
+    assert told[0][1]["opcode"] == 30  # IORING_OP_SPLICE
+    assert told[1][1]["cqe-res"] == 5
+    for fd in (read_end, write_end, to_read, to_write):
+        os.close(fd)
+
+
+def test_only_the_events_that_were_asked_for(context, pair) -> None:
+    told = []
+    ours, _ = pair()
+    context.set_tracer(lambda name, details: told.append(name), ["fd_handler_removed"])
+    context.set_fd_handler(ours, int)
+    context.set_fd_handler(ours)
+    assert told == ["fd_handler_removed"]
+    context.set_tracer(None)
+    context.set_fd_handler(ours, int)
+    context.set_fd_handler(ours)
+    assert told == ["fd_handler_removed"]
+    with pytest.raises(ValueError, match="unknown trace events: no_such"):
+        context.set_tracer(int, ["no_such"])
+
+
+def test_a_tracer_that_raises_changes_nothing(context, pair, monkeypatch) -> None:
+    unraisable = []
+    monkeypatch.setattr("sys.unraisablehook", unraisable.append)
+    ours, _ = pair()
+
+    def trace(name, details):
+        raise ZeroDivisionError(name)
+
+    context.set_tracer(trace)
+    context.set_fd_handler(ours, int)
+    context.set_fd_handler(ours)
+    (told,) = unraisable
+    assert told.exc_type is ZeroDivisionError
+    assert told.object is trace
+    assert told.exc_traceback is not None
+
+
+def test_names_are_all_there() -> None:
+    assert len(set(TRACE_EVENTS)) == len(TRACE_EVENTS) == 9
+
+
+def test_a_loop_goes_on_while_it_is_traced(loop) -> None:
+    told = []
+    loop.context.set_tracer(lambda name, details: told.append(name))
+
+    async def main():
+        server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        assert await reader.read() == b""
+        writer.close()
+        server.close()
+        await server.wait_closed()
+
+    loop.run_until_complete(main())
+    assert told.count("fd_handler_added") >= 3
