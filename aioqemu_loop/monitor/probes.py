@@ -141,7 +141,7 @@ def current_task(loop: Loop) -> Any:
 
 def note_task_births(loop: Loop, wanted: bool) -> None:
     """Have tasks remember when they were made."""
-    loop._note_task_births = wanted
+    loop._notes_task_births = wanted
 
 
 def task_born(task: Any) -> float | None:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aioqemu_loop.monitor.errors import LimitExceeded, QMPError
@@ -21,6 +21,7 @@ VALUES: Any = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
+quick = settings(max_examples=60, deadline=None)
 OBJECTS = st.dictionaries(st.text(), VALUES, max_size=4)
 
 
@@ -35,8 +36,9 @@ def texts(data: bytes, size: int = 1 << 20) -> list[bytes]:
     return found
 
 
-@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+@quick
 @given(
+    size=st.sampled_from([1, 2, 7, 1000]),
     objects=st.lists(OBJECTS, max_size=5),
     indent=st.sampled_from([None, 1]),
     between=st.sampled_from(["", " ", "\n", "\r\n"]),
@@ -48,6 +50,7 @@ def test_objects_come_out_as_they_went_in(
     assert [parse(text) for text in texts(data, size)] == objects
 
 
+@quick
 @given(objects=st.lists(OBJECTS, min_size=1, max_size=3), escaped=st.booleans())
 def test_unicode_and_escapes(objects: list[dict[str, Any]], escaped: bool) -> None:
     data = "".join(json.dumps(one, ensure_ascii=escaped) for one in objects).encode(errors="surrogatepass")
@@ -58,6 +61,7 @@ def test_unicode_and_escapes(objects: list[dict[str, Any]], escaped: bool) -> No
     assert [parse(text) for text in texts(data)] == objects
 
 
+@quick
 @given(st.binary(max_size=300))
 def test_any_bytes_are_values_or_errors(data: bytes) -> None:
     for text in texts(data):
@@ -67,6 +71,7 @@ def test_any_bytes_are_values_or_errors(data: bytes) -> None:
             assert exc.desc.startswith("Invalid JSON syntax")
 
 
+@quick
 @given(st.text(alphabet='{}[]":,\\ \n\t\x001ae', max_size=40))
 def test_the_next_line_is_understood_after_anything(garbage: str) -> None:
     """Unless a bracket or a string is open: then one closes it or the line's end does."""
