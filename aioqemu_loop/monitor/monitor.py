@@ -117,6 +117,8 @@ class Monitor:
         self._sessions[session] = writer.get_extra_info("socket")
         try:
             await session.serve()
+        except asyncio.CancelledError:  # by stop(); asyncio's streams would report it as an error
+            writer.transport.abort()
         finally:
             del self._sessions[session]
 

@@ -50,8 +50,8 @@ class Session:
                 self._stream.feed(data)
                 if not await self._answer_all():
                     break
-        except (ConnectionError, asyncio.TimeoutError):
-            self._writer.transport.abort()
+        except ConnectionError:
+            self.abort()
         finally:
             patience.cancel()
             self.trace.stop()
@@ -59,7 +59,15 @@ class Session:
 
     def _close_unless_negotiated(self) -> None:
         if not self._negotiated:
-            self._writer.transport.abort()
+            self.abort()
+
+    async def _until_read(self) -> None:
+        """Until most of the output is taken. Raises ConnectionError where the client is too slow, too."""
+        patience = asyncio.get_running_loop().call_later(ANSWER_PATIENCE, self.abort)
+        try:
+            await self._writer.drain()
+        finally:
+            patience.cancel()
 
     async def _answer_all(self) -> bool:
         """What is complete in the input. False: the connection is to be closed."""
@@ -75,7 +83,7 @@ class Session:
             answer, goes_on = await self._answer(text)
             self._write(answer)
             pause = self.monitor.budget.spend(time.thread_time() - started)
-            await asyncio.wait_for(self._writer.drain(), ANSWER_PATIENCE)
+            await self._until_read()
             if not goes_on:
                 return False
             if pause:
