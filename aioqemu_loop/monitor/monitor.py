@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import contextlib
 import math
 import os
 import socket
@@ -13,6 +12,7 @@ from typing import Any
 
 import aioqemu_loop.monitor.commands  # noqa: F401 (makes them known)
 from aioqemu_loop.iothread.iothread import IOThread
+from aioqemu_loop.loop.loop import Loop
 from aioqemu_loop.monitor import probes, trace
 from aioqemu_loop.monitor.address import Address, ListeningSocket, listen, parse_address
 from aioqemu_loop.monitor.budget import Budget
@@ -37,17 +37,19 @@ class Monitor:
         self._listening = listening
         self._max_clients = max_clients
         self._sessions: dict[Session, socket.socket] = {}
-        self._known_loops: set[int] = set()
         self._pid = os.getpid()
         # epoll is always there, and takes no locked memory from the program; nothing here is worth spinning for.
         self._thread = IOThread("aioqemu-monitor", fdmon="epoll", poll_max_ns=0)
-        probes.own_loops.add(self._thread.loop)
+        probes.hide(self._thread.loop)
         try:
             self._thread.submit(self._begin()).result()
         except BaseException:
             self._thread.stop()
             raise
         _running.append(self)
+        probes.watch_new_loops(_loop_made)
+        for loop in probes.loops():
+            _loop_made(loop)
 
     def __repr__(self) -> str:
         return f"<Monitor {self.address!r} {'running' if self.running else 'stopped'}>"
@@ -78,8 +80,11 @@ class Monitor:
         the monitor's own thread."""
         if self._pid != os.getpid():
             return
-        with contextlib.suppress(ValueError):
+        try:
             _running.remove(self)
+        except ValueError:
+            return
+        probes.unwatch_new_loops(_loop_made)
         self._listening.remove_file()
         self._thread.stop()
         self._listening.sock.close()
@@ -99,14 +104,8 @@ class Monitor:
         self._watch_loops(loop)
 
     def _watch_loops(self, own: asyncio.AbstractEventLoop) -> None:
-        """A few times per threshold: what is new, and what is stuck."""
-        loops = probes.loops()
-        for loop in loops:
-            if id(loop) not in self._known_loops:
-                probes.note_task_births(loop, True)
-                trace.hub.note_loop(loop)
-        self._known_loops = {id(loop) for loop in loops}
-        own.call_later(self.stalls.look(loops), self._watch_loops, own)
+        """A few times per threshold."""
+        own.call_later(self.stalls.look(probes.loops()), self._watch_loops, own)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._sessions) >= self._max_clients:
@@ -160,6 +159,11 @@ def start(address: Address, *, stall_seconds: float = 1.0, max_clients: int = 16
         raise
 
 
+def _loop_made(loop: Loop) -> None:
+    probes.note_task_births(loop, True)
+    trace.hub.note_loop(loop)
+
+
 def stop() -> None:
     """Stop all monitors of this process."""
     for monitor in list(_running):
@@ -177,6 +181,7 @@ def _after_fork_in_child() -> None:
     inherited = list(_running)
     _running.clear()
     for monitor in inherited:
+        probes.unwatch_new_loops(_loop_made)
         monitor.disown()
 
 

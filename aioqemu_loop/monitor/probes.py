@@ -27,8 +27,7 @@ _EVENT_NAMES = ((select.POLLIN, "in"), (select.POLLOUT, "out"), (select.POLLPRI,
 
 _numbers: weakref.WeakKeyDictionary[Loop, int] = weakref.WeakKeyDictionary()
 _next_number = itertools.count()
-# The monitors' own loops are nobody's business.
-own_loops: weakref.WeakSet[Loop] = weakref.WeakSet()
+_own_loops: weakref.WeakSet[Loop] = weakref.WeakSet()
 # Task -> its id. A number of our own, as addresses are used again.
 _task_ids: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 _next_task = itertools.count(1)
@@ -36,7 +35,23 @@ _next_task = itertools.count(1)
 
 def loops() -> list[Loop]:
     """Those of the program that are not closed, oldest first."""
-    return [loop for loop in registry.loops() if loop not in own_loops]
+    return [loop for loop in registry.loops() if loop not in _own_loops]
+
+
+def watch_new_loops(listener: Callable[[Loop], None]) -> None:
+    """Have it called with each loop that is made, in the thread that makes it."""
+    registry.listeners.append(listener)
+
+
+def unwatch_new_loops(listener: Callable[[Loop], None]) -> None:
+    registry.listeners.remove(listener)
+
+
+def hide(loop: Loop) -> None:
+    """A monitor's own loop is nobody's business."""
+    _own_loops.add(loop)
+    set_tracer(loop, None)
+    note_task_births(loop, False)
 
 
 def loop_id(loop: Loop) -> str:
@@ -59,7 +74,7 @@ def chosen_loops(name: str | None) -> list[Loop]:
 
 
 def program_iothreads() -> list[IOThread]:
-    return [thread for thread in iothreads() if thread.loop not in own_loops]
+    return [thread for thread in iothreads() if thread.loop not in _own_loops]
 
 
 def iothread_of(loop: Loop) -> IOThread | None:

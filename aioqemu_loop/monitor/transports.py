@@ -20,8 +20,8 @@ def describe_transport(fd: int, owner: Any) -> dict[str, Any] | None:
     if protocol is None:
         return None
     buffered = probes.buffered(owner)
-    tls = protocol if type(protocol) is TLSTransport else None
-    upper: Any = owner
+    tls: Any = protocol if type(protocol) is TLSTransport else None
+    upper = owner
     if tls is not None:
         upper = tls
         buffered += probes.buffered(tls)

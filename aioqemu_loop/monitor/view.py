@@ -13,13 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from aioqemu_loop.monitor.client import Client
-from aioqemu_loop.monitor.figures import Rates, bars, count, duration, percentile
+from aioqemu_loop.monitor.figures import Rates, bars, count, duration, percentile, upper_bound_ns
 
 # What is asked for each time: a view must not cost the program much, whatever its size.
 MAX_TASKS = 500
 MAX_TRANSPORTS = 200
-# Lines of each list, in a terminal of 24 lines; what does not fit is counted.
-LOOPS, TASK_GROUPS, TRANSPORTS = 4, 5, 5
+# More are counted only.
+MAX_LOOPS = 4
+# Buckets of the lag's histogram above which their lower bound stands.
+LABELLED_BUCKETS = (1, 7, 13, 19)
 
 
 @dataclass
@@ -64,18 +66,19 @@ def show(client: Client, path: str, interval: float) -> int:
         console.print(render(before, take(client), version, path))
         return 0
     try:
-        with Live(render(before, before, version, path), console=console, screen=True, auto_refresh=False) as live:
+        page = render(before, before, version, path, console.height)
+        with Live(page, console=console, screen=True, auto_refresh=False) as live:
             while True:
                 time.sleep(interval)
                 now = take(client)
-                live.update(render(before, now, version, path), refresh=True)
+                live.update(render(before, now, version, path, console.height), refresh=True)
                 before = now
     except KeyboardInterrupt:
         return 0
 
 
-def render(before: Snapshot, now: Snapshot, version: str, path: str) -> RenderableType:
-    """The page: 80 columns and 24 lines are enough."""
+def render(before: Snapshot, now: Snapshot, version: str, path: str, height: int = 24) -> RenderableType:
+    """The page, in not more than `height` lines; 80 columns and 24 lines are enough."""
     rates = {}
     seconds = now.time - before.time
     if seconds > 0:
@@ -83,7 +86,11 @@ def render(before: Snapshot, now: Snapshot, version: str, path: str) -> Renderab
             if loop in before.metrics:
                 rates[loop] = Rates(before.metrics[loop], metrics, seconds)
     title = Text.assemble((version, "bold"), "  ", (path, "cyan"), no_wrap=True, overflow="ellipsis")
-    return Group(title, *_loops(now, rates), _tasks(now), _transports(now))
+    shown = min(MAX_LOOPS, len(now.loops))
+    above = 1 + 2 * (1 + shown) + (len(now.loops) > shown)
+    # Two lists, each with a heading and a line that counts what it leaves out.
+    rows = max(1, (height - above) // 2 - 2)
+    return Group(title, *_loops(now, rates), _tasks(now, rows), _transports(now, rows))
 
 
 def _table(*columns: tuple[str, str, int | None]) -> Table:
@@ -109,7 +116,7 @@ def _loops(now: Snapshot, rates: dict[str, Rates]) -> list[RenderableType]:
         ("longest", "right", 8),
     )
     below: list[RenderableType] = []
-    for loop in now.loops[:LOOPS]:
+    for loop in now.loops[:MAX_LOOPS]:
         name = loop["id"]
         rate = rates.get(name)
         style = "bold red" if loop["stalled"] else "" if loop["running"] else "dim"
@@ -125,12 +132,17 @@ def _loops(now: Snapshot, rates: dict[str, Rates]) -> list[RenderableType]:
             style=style,
         )
         below.append(_stall(loop, now.places.get(name)) if loop["stalled"] else _lag(name, rate))
-    hidden = len(now.loops) - LOOPS
+    hidden = len(now.loops) - MAX_LOOPS
     if hidden > 0:
         below.append(Text(f"and {hidden} more loops", style="dim"))
-    heading = Text(f"{'lag':8}2us{'33us':>6}{'524us':>8}{'8ms':>6}{'134ms':>9}      50%     99%", style="bold reverse")
-    heading.pad_right(80 - len(heading))
-    return [table, heading, *below]
+    return [table, _lag_heading(), *below]
+
+
+def _lag_heading() -> Table:
+    labels = ""
+    for bucket in LABELLED_BUCKETS:
+        labels = labels.ljust(bucket) + duration(upper_bound_ns(bucket - 1))
+    return _table((f"{'lag':8}{labels:24}{'50%':>12}{'99%':>12}", "left", None))
 
 
 def _lag(name: str, rate: Rates | None) -> Text:
@@ -139,8 +151,8 @@ def _lag(name: str, rate: Rates | None) -> Text:
         return Text(name)
     histogram = rate.histogram
     found = [percentile(histogram, part) for part in (0.5, 0.99)]
-    figures = "".join(f"{'' if ns is None else '<' + duration(ns):>8}" for ns in found)
-    return Text.assemble(f"{name:8}", (bars(histogram), "green"), f"{figures:>24}")
+    figures = "".join(f"{'' if ns is None else '<' + duration(ns):>12}" for ns in found)
+    return Text.assemble(f"{name:8}", (bars(histogram), "green"), figures)
 
 
 def _stall(loop: dict[str, Any], place: dict[str, Any] | None) -> Text:
@@ -150,7 +162,7 @@ def _stall(loop: dict[str, Any], place: dict[str, Any] | None) -> Text:
     return text
 
 
-def _tasks(now: Snapshot) -> Table:
+def _tasks(now: Snapshot, rows: int) -> Table:
     """Tasks of the same coroutine in the same state are one line, the largest groups first."""
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = collections.defaultdict(list)
     for task in now.tasks:
@@ -165,37 +177,37 @@ def _tasks(now: Snapshot) -> Table:
         ("oldest", "right", 8),
     )
     ordered = sorted(groups.items(), key=lambda item: -len(item[1]))
-    for (coroutine, state, what), tasks in ordered[:TASK_GROUPS]:
+    for (coroutine, state, what), tasks in ordered[:rows]:
         ages = [task["age"] for task in tasks if task["age"] is not None]
         table.add_row(str(len(tasks)), coroutine, state, what, duration(max(ages) * 1e9) if ages else "")
-    _add_rest(table, len(ordered) - TASK_GROUPS, "groups")
+    hidden = sum(len(tasks) for _, tasks in ordered[rows:])
+    if hidden:
+        table.add_row(count(hidden), Text("more", style="dim"))
     return table
 
 
-def _transports(now: Snapshot) -> Table:
+def _transports(now: Snapshot, rows: int) -> Table:
     """Those with the most output that nobody takes first."""
     table = _table(
         ("fd", "right", 6),
         ("kind", "left", 13),
-        ("peer, or where it listens", "left", None),
+        ("peer, or own address", "left", None),
         ("buffered", "right", 9),
-        ("state", "left", 16),
+        ("state", "left", 24),
     )
     ordered = sorted(now.transports, key=lambda transport: -transport["buffered"])
-    for transport in ordered[:TRANSPORTS]:
-        state = [word for word in ("closing", "reading-paused", "writing-paused") if transport[word]]
+    for transport in ordered[:rows]:
+        paused = [word for word in ("reading", "writing") if transport[f"{word}-paused"]]
+        state = "closing" if transport["closing"] else f"paused: {', '.join(paused)}" if paused else ""
         kind = transport["kind"] + ("+tls" if transport["tls"] else "")
         table.add_row(
             str(transport["fd"]),
             kind,
             transport["peer"] or transport["local"] or "",
             count(transport["buffered"]),
-            " ".join(word.replace("-paused", " paused") for word in state),
+            state,
         )
-    _add_rest(table, len(ordered) - TRANSPORTS, "transports")
-    return table
-
-
-def _add_rest(table: Table, hidden: int, what: str) -> None:
+    hidden = len(ordered) - rows
     if hidden > 0:
-        table.add_row("", Text(f"and {hidden} more {what}", style="dim"))
+        table.add_row("", "", Text(f"and {hidden} more", style="dim"))
+    return table
