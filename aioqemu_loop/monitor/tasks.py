@@ -17,8 +17,8 @@ Task = asyncio.Task[Any]
 
 
 def all_tasks(loop: Loop) -> list[Task]:
-    """Those that are not done, oldest first as far as the monitor has seen them."""
-    return sorted(asyncio.all_tasks(loop), key=lambda task: int(probes.task_id(task)[4:]))
+    """Those that are not done, oldest first; those older than the monitor in no order."""
+    return sorted(asyncio.all_tasks(loop), key=lambda task: probes.task_born(task) or 0.0)
 
 
 def describe_tasks(loop: Loop, limit: int, stacks: bool) -> list[dict[str, Any]]:
