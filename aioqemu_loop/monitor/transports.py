@@ -12,11 +12,10 @@ from aioqemu_loop.transports.tls import TLSTransport
 
 
 def describe_transport(fd: int, owner: Any) -> dict[str, Any] | None:
-    """owner: a transport, or a server or socket that listens. None where it was closed meanwhile."""
-    sock = _listening_socket(fd, owner)
-    if sock is not None:
-        return _describe_listener(fd, sock)
-    protocol = owner.get_protocol()
+    """owner: a transport, or a server or socket that listens, or None. Returns None where it was closed meanwhile."""
+    if isinstance(owner, asyncio.AbstractServer | socket.socket):
+        return _describe_listener(fd, owner)
+    protocol = None if owner is None else owner.get_protocol()
     if protocol is None:
         return None
     buffered = probes.buffered(owner)
@@ -40,16 +39,11 @@ def describe_transport(fd: int, owner: Any) -> dict[str, Any] | None:
     }
 
 
-def _listening_socket(fd: int, owner: Any) -> Any:
-    if isinstance(owner, asyncio.AbstractServer):
-        return next((sock for sock in getattr(owner, "sockets", ()) if sock.fileno() == fd), None)
-    return owner if isinstance(owner, socket.socket) else None
-
-
-def _describe_listener(fd: int, sock: Any) -> dict[str, Any] | None:
+def _describe_listener(fd: int, owner: Any) -> dict[str, Any] | None:
     try:
+        sock = next(sock for sock in getattr(owner, "sockets", (owner,)) if sock.fileno() == fd)
         local = sock.getsockname()
-    except OSError:
+    except (StopIteration, OSError):
         return None
     return {
         "fd": fd,

@@ -29,7 +29,7 @@ def query_handlers(session: Session, loop: str | None = None, limit: int = 1000)
                     "kind": file_kind(fd),
                     "file": file_name(fd),
                     "events": events,
-                    "owner": None if isinstance(owner, tuple) else type_name(owner),
+                    "owner": None if owner is None or isinstance(owner, tuple) else type_name(owner),
                     "reader": handle_name(reader),
                     "writer": handle_name(writer),
                 }
