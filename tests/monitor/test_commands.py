@@ -152,16 +152,17 @@ def test_query_transports(program, ask):
 
 def test_query_transports_of_tls(program, ask, tls):
     async def serve():
-        server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0, ssl=tls[0])
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=tls[0])
         address = server.sockets[0].getsockname()
-        _, writer = await asyncio.open_connection(*address, ssl=tls[1], server_hostname="localhost")
-        return server, address, writer
+        transport, _ = await loop.create_connection(asyncio.Protocol, *address, ssl=tls[1], server_hostname="localhost")
+        return server, address, transport
 
-    server, address, writer = program.run(serve())
+    server, address, transport = program.run(serve())
     found = [entry for entry in ask("query-transports") if entry["peer"] == f"{address[0]}:{address[1]}"]
     assert [(entry["kind"], entry["tls"]["version"]) for entry in found] == [("tcp", "TLSv1.3")]
-    assert found[0]["protocol"] == "asyncio.streams.StreamReaderProtocol"
-    program.call(writer.transport.abort)
+    assert found[0]["protocol"] == "asyncio.protocols.Protocol"
+    program.call(transport.abort)
     program.call(server.close)
 
 
