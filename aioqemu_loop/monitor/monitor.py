@@ -20,6 +20,9 @@ from aioqemu_loop.monitor.errors import QMPError
 from aioqemu_loop.monitor.session import Session, encode
 from aioqemu_loop.monitor.stalls import Stalls
 
+# Below it the monitor itself would be what costs time.
+MIN_STALL_SECONDS = 0.01
+
 _running: list[Monitor] = []
 
 
@@ -34,6 +37,7 @@ class Monitor:
         """For start()."""
         self.budget = Budget()
         self.stalls = Stalls(stall_seconds, self._tell_all)
+        self._stall_seconds = stall_seconds
         self._listening = listening
         self._max_clients = max_clients
         self._sessions: dict[Session, socket.socket] = {}
@@ -76,8 +80,7 @@ class Monitor:
         return self in _running
 
     def stop(self) -> None:
-        """Close the connections, remove the socket's file, and end the thread. Once is enough. Raises RuntimeError in
-        the monitor's own thread."""
+        """Close the connections, remove the socket's file, and end the thread. Once is enough."""
         if self._pid != os.getpid():
             return
         try:
@@ -105,7 +108,11 @@ class Monitor:
 
     def _watch_loops(self, own: asyncio.AbstractEventLoop) -> None:
         """A few times per threshold."""
-        own.call_later(self.stalls.look(probes.loops()), self._watch_loops, own)
+        again_in = self._stall_seconds
+        try:
+            again_in = self.stalls.look(probes.loops())
+        finally:
+            own.call_later(again_in, self._watch_loops, own)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._sessions) >= self._max_clients:
@@ -142,12 +149,12 @@ def start(address: Address, *, stall_seconds: float = 1.0, max_clients: int = 16
     """Start a monitor that listens on a Unix socket, which is made with mode 0600, or on a port of a loopback address.
 
     address: a path, or "host:port" (port 0: any). stall_seconds: for how long one callback must hold a loop for the
-    event LOOP_STALLED. max_clients: how many may be connected at once. A socket file of a process that is gone is
-    replaced. Raises ValueError for other addresses and numbers, TypeError, OSError (EADDRINUSE where somebody listens
-    there already, or the path is no socket).
+    event LOOP_STALLED, at least 0.01. max_clients: how many may be connected at once. A socket file of a process that
+    is gone is replaced. Raises ValueError for other addresses and numbers, TypeError, OSError (EADDRINUSE where
+    somebody listens there already, or the path is no socket).
     """
-    if not (stall_seconds > 0 and math.isfinite(stall_seconds)):
-        raise ValueError(f"stall_seconds must be positive, not {stall_seconds!r}")
+    if not (stall_seconds >= MIN_STALL_SECONDS and math.isfinite(stall_seconds)):
+        raise ValueError(f"stall_seconds must be at least {MIN_STALL_SECONDS}, not {stall_seconds!r}")
     if max_clients < 1:
         raise ValueError(f"max_clients must be at least 1, not {max_clients!r}")
     listening = listen(parse_address(address))
@@ -180,6 +187,7 @@ def _remove_files() -> None:
 def _after_fork_in_child() -> None:
     inherited = list(_running)
     _running.clear()
+    trace.hub.forget()
     for monitor in inherited:
         probes.unwatch_new_loops(_loop_made)
         monitor.disown()

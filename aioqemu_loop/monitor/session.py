@@ -50,7 +50,7 @@ class Session:
                 self._stream.feed(data)
                 if not await self._answer_all():
                     break
-        except ConnectionError:
+        except OSError:
             self.abort()
         finally:
             patience.cancel()

@@ -39,6 +39,11 @@ class _Hub:
         for loop in probes.loops():
             self._apply(loop)
 
+    def forget(self) -> None:
+        """In a child that was forked: its parent's clients are none of its business."""
+        self._feeds = []
+        self._wanted = frozenset()
+
     def note_loop(self, loop: Loop) -> None:
         """A loop that was made a moment ago."""
         if self._wanted:
@@ -70,6 +75,8 @@ class TraceFeed:
 
     def choose(self, names: frozenset[str]) -> None:
         """Which events this client gets from now on."""
+        if names == self.names:
+            return
         hub.change(self, names)
         if names and self._timer is None:
             self._send()

@@ -50,7 +50,7 @@ def test_addresses_of_other_types(address):
         monitor.start(address)
 
 
-@pytest.mark.parametrize("options", [{"stall_seconds": 0}, {"stall_seconds": float("nan")}, {"max_clients": 0}])
+@pytest.mark.parametrize("options", [{"stall_seconds": 0.009}, {"stall_seconds": float("nan")}, {"max_clients": 0}])
 def test_numbers_that_make_no_sense(tmp_path, options):
     with pytest.raises(ValueError):
         monitor.start(tmp_path / "monitor", **options)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import io
 import json
+import os
+import pty
+import signal
 import socket
 import subprocess
 import sys
@@ -133,6 +137,33 @@ def test_the_view_tells_where_a_loop_is_stuck(program, watched, client, next_eve
 def test_where_the_output_is_no_terminal_the_view_is_printed_once(program, watched, capsys):
     assert call(watched.address, "--interval", "0.05") == 0
     assert "program" in capsys.readouterr().out
+
+
+def test_in_a_terminal_the_view_lives_until_ctrl_c(program, watched):
+    code = (
+        "import argparse, sys; from aioqemu_loop.monitor import cli; parser = argparse.ArgumentParser();"
+        "cli.add_arguments(parser); sys.exit(cli.main(parser.parse_args()))"
+    )
+    terminal, inside = pty.openpty()
+    view = subprocess.Popen(
+        [sys.executable, "-c", code, watched.address, "--interval", "0.05"],
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"},
+        stdin=inside,
+        stdout=inside,
+        stderr=inside,
+        start_new_session=True,
+    )
+    os.close(inside)
+    seen = b""
+    while seen.count(b"syscalls/s") < 3:
+        seen += os.read(terminal, 65536)
+    view.send_signal(signal.SIGINT)
+    with contextlib.suppress(OSError):  # EIO: it is closed
+        while data := os.read(terminal, 65536):
+            seen += data
+    os.close(terminal)
+    assert view.wait(15) == 0
+    assert b"Traceback" not in seen and b"program" in seen
 
 
 def test_the_end_of_the_program_ends_the_view(watched, capsys):

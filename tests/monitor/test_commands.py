@@ -10,6 +10,7 @@ import threading
 import pytest
 
 import aioqemu_loop
+from aioqemu_loop.monitor.client import Client
 from aioqemu_loop.monitor.errors import QMPError
 from aioqemu_loop.monitor.probes import TRACE_EVENTS
 
@@ -324,6 +325,19 @@ def test_trace_events(program, fdmon, ask, client, next_event, loop_id):
     program.call(program.loop.context.set_fdmon, fdmon)
     assert {event["state"] for event in client.execute("trace-event-get-state", {"name": "*"})} == {"disabled"}
     assert not client.events
+
+
+def test_a_tracer_of_the_programs_own_stays_while_no_client_wants_any(program, watched):
+    told = []
+    program.call(program.loop.context.set_tracer, lambda name, details: told.append(name))
+    with Client(watched.address) as client:
+        client.execute("trace-event-set-state", {"name": "*", "enable": False})
+    a, b = socket.socketpair()
+    with a, b:
+        program.call(program.loop.add_reader, a, int)
+        program.call(program.loop.remove_reader, a)
+    assert "fd_handler_added" in told
+    program.call(program.loop.context.set_tracer, None)
 
 
 def test_unknown_trace_events(client):
