@@ -84,6 +84,8 @@ class TraceFeed:
     def stop(self) -> None:
         self.choose(frozenset())
         self._queue.clear()
+        if self._timer is not None:
+            self._timer.cancel()
 
     def put(self, event: _TraceEvent) -> None:
         """In any thread."""
