@@ -14,7 +14,7 @@ from aioqemu_loop.policy import EventLoopPolicy, install, new_event_loop, run
 
 def __getattr__(name: str) -> object:
     # These take time to import, and one needs PyGObject.
-    if name in ("files", "glib"):
+    if name in ("files", "glib", "monitor"):
         import importlib
 
         return importlib.import_module(f"aioqemu_loop.{name}")

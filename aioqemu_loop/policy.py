@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import sys
 import warnings
 from collections.abc import Callable, Coroutine
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def _start_monitor_if_wanted() -> None:
+    if "AIOQEMU_MONITOR" in os.environ:
+        from aioqemu_loop.monitor.automatic import start_from_environment
+
+        start_from_environment()
+
+
 def new_event_loop(
     *,
     fdmon: str | FDMon | Callable[[], FDMon] = "auto",
@@ -30,6 +38,7 @@ def new_event_loop(
     g_source: True for a loop that another main loop drives: use_g_source() is called. Raises ValueError, TypeError,
     FDMonUnavailable.
     """
+    _start_monitor_if_wanted()
     loop = Loop("poll" if g_source and fdmon == "auto" else fdmon, poll_max_ns)
     if g_source:
         try:
@@ -54,6 +63,7 @@ def run(
     if glib:
         from aioqemu_loop import glib as glib_floor
 
+        _start_monitor_if_wanted()
         return run_on(functools.partial(glib_floor.new_event_loop, fdmon=fdmon, poll_max_ns=poll_max_ns), main, debug)
     return run_on(functools.partial(new_event_loop, fdmon=fdmon, poll_max_ns=poll_max_ns), main, debug)
 

@@ -71,3 +71,8 @@ def timers(AioContext context not None):
             found.append((heap.heap[i].when_ns, <object>heap.items[i]))
         i += 1
     return found
+
+
+def poll_params(AioContext context not None):
+    """(max_ns, grow, shrink), as given to set_poll_params()."""
+    return context.poll_mode.max_ns, context.poll_mode.grow, context.poll_mode.shrink

@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from types import TracebackType
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
     from aioqemu_loop.loop.elsewhere import Connection
 
 T = TypeVar("T")
+
+_made: list[weakref.ref[IOThread]] = []
+
+
+def iothreads() -> list[IOThread]:
+    """Those of this process that run, in the order in which they were made. Thread-safe."""
+    found = [made() for made in list(_made)]
+    return [thread for thread in found if thread is not None and thread.running]
 
 
 class IOThread:
@@ -50,6 +59,7 @@ class IOThread:
         loop = Loop(fdmon, poll_max_ns)
         loop.context.set_poll_params(poll_max_ns, poll_grow, poll_shrink)
         self._worker = Worker(name, loop)
+        _made.append(weakref.ref(self, _made.remove))
 
     def __repr__(self) -> str:
         state = "running" if self.running else "stopped"

@@ -13,6 +13,7 @@ class LoopCore:
     _closed: bool
     _stopping: bool
     _thread_id: int | None
+    _notes_task_births: bool
     @property
     def context(self) -> AioContext: ...
     @property

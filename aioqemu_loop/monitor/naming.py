@@ -1,0 +1,82 @@
+"""Names for things of the program, found without calling any of its code: a __repr__ may do anything."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import stat
+from typing import Any
+
+
+def type_name(thing: object) -> str:
+    """The class's qualified name, with its module but for builtins."""
+    kind = type(thing)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def callable_name(function: Any) -> str:
+    """What a callback is: "module.Class.method", and for a task's step the name of the task."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    owner = getattr(function, "__self__", None)
+    if isinstance(owner, asyncio.Task):
+        return f"step of task {owner.get_name()}"
+    name = getattr(function, "__qualname__", None)
+    if not isinstance(name, str):
+        return type_name(function)
+    module = getattr(function, "__module__", None)
+    if not isinstance(module, str):  # a method of a compiled class
+        module = None if owner is None else type(owner).__module__
+    return f"{module}.{name}" if module else name
+
+
+def coroutine_name(coroutine: Any) -> str:
+    name = getattr(coroutine, "__qualname__", None)
+    return name if isinstance(name, str) else type_name(coroutine)
+
+
+def handle_name(handle: Any) -> str | None:
+    """The callback of an asyncio.Handle, a timer, a bottom half or a watched fd; None where it was cancelled."""
+    callback = getattr(handle, "_callback", None) or getattr(handle, "callback", None)
+    return None if callback is None else callable_name(callback)
+
+
+def file_name(fd: int) -> str | None:
+    """What /proc says that it is: "socket:[4711]", "pipe:[4712]", a path; None where it is closed."""
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return None
+
+
+def file_kind(fd: int) -> str | None:
+    """ "socket", "pipe", "file", "terminal", "eventfd", "pidfd", ...; None where it is closed."""
+    name = file_name(fd)
+    if name is None:
+        return None
+    if name.startswith("anon_inode:"):
+        return name.removeprefix("anon_inode:").strip("[]")
+    try:
+        mode = os.fstat(fd).st_mode
+    except OSError:
+        return None
+    if stat.S_ISSOCK(mode):
+        return "socket"
+    if stat.S_ISFIFO(mode):
+        return "pipe"
+    if stat.S_ISCHR(mode):
+        return "terminal" if os.isatty(fd) else "device"
+    return "file"
+
+
+def address_name(address: Any) -> str | None:
+    """A socket's address as text; None where it has none."""
+    if isinstance(address, bytes):  # an abstract Unix address
+        address = "@" + address[1:].decode(errors="backslashreplace")
+    if isinstance(address, str):
+        return address or None
+    if isinstance(address, tuple) and len(address) >= 2:
+        host, port = address[:2]
+        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+    return None

@@ -1,0 +1,3 @@
+from typing import Any
+
+def buffered(transport: Any) -> int: ...
