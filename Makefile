@@ -14,7 +14,7 @@ PROCESSORS := $(shell nproc)
 # Most tests wait for the kernel or for a child: one more at once than there are processors.
 TESTERS ?= $(shell expr 1 + $(PROCESSORS))
 
-.PHONY: demo test test-all test-core bench compat api-table lint build debian clean
+.PHONY: demo test test-all test-core bench compat api-table lint docs build wheels wheels-check debian clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -62,6 +62,24 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(STUBTEST)
+
+# Are the stubs of the compiled modules right? Compiled names that are nobody's business outside may lack in them.
+STUBTEST = $(BIN)/python -m mypy.stubtest aioqemu_loop --concise --mypy-config-file tools/stubtest/mypy.ini \
+	--allowlist tools/stubtest/allowlist --ignore-unused-allowlist \
+	--ignore-missing-stub --ignore-disjoint-bases --ignore-positional-only
+
+# The documentation as HTML in build/docs; warnings are errors.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -q -W --keep-going -b html -d build/doctrees docs build/docs
+
+# An sdist, and a wheel for every Python that is installed here, in dist/; three minutes each. The second installs them where
+# there is no compiler.
+wheels: $(VENV)/.dev
+	PYTHON=$(abspath $(BIN)/python) tools/build-wheels.sh $(PYTHONS)
+
+wheels-check:
+	tools/check-wheels.sh $(PYTHONS)
 
 # The extension modules in place, after a change; incremental.
 build: $(VENV)/.installed
@@ -116,6 +134,10 @@ $(VENV)/.test: $(VENV)/.installed
 
 $(VENV)/.dev: $(VENV)/.installed
 	$(BIN)/python -m pip install -q --group dev
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install -q --group docs
 	touch $@
 
 clean:
