@@ -14,7 +14,7 @@ PROCESSORS := $(shell nproc)
 # Most tests wait for the kernel or for a child: one more at once than there are processors.
 TESTERS ?= $(shell expr 1 + $(PROCESSORS))
 
-.PHONY: demo test test-all test-core bench compat api-table lint docs build wheels wheels-check debian clean
+.PHONY: demo test test-all test-core bench compat api-table lint docs pictures build wheels wheels-check debian clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -72,6 +72,11 @@ STUBTEST = $(BIN)/python -m mypy.stubtest aioqemu_loop --concise --mypy-config-f
 # The documentation as HTML in build/docs; warnings are errors.
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -q -W --keep-going -b html -d build/doctrees docs build/docs
+
+# The pictures of docs/performance.md's tables, after these have changed.
+pictures: $(VENV)/.docs
+	$(BIN)/python -m pip install -q --group plots
+	$(BIN)/python -m tools.performance_pictures
 
 # An sdist, and a wheel for every Python that is installed here, in dist/; three minutes each. The second installs them where
 # there is no compiler.
