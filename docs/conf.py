@@ -21,14 +21,15 @@ if importlib.util.find_spec("gi") is None:  # aioqemu_loop.glib shall be describ
 # Imported here, so that autodoc sees the compiled modules and not their stubs, which have no docstrings.
 import aioqemu_loop
 
+# Pages of parts that may not be here.
+OPTIONAL_PAGES = ("command-line", "monitor", "pytest", "opentelemetry", "reliability")
+
 project = "aioqemu_loop"
 author = copyright = "the aioqemu_loop authors, MIT licence"
 version = release = aioqemu_loop.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 myst_heading_anchors = 3
-# Pages that a table of contents names by a pattern may be missing.
-suppress_warnings = ["toc.empty_glob"]
 exclude_patterns = ["_build"]
 # Docstrings are plain text, in which `this` is code.
 default_role = "literal"
@@ -85,6 +86,14 @@ def plain_text(app: Any, what: str, name: str, obj: Any, options: Any, lines: li
         lines[i] = "".join(parts)
 
 
+def leave_out_missing_pages(app: Any, name: str, source: list[str]) -> None:
+    """The index names them all."""
+    if name == "index":
+        missing = {f"{page}\n" for page in OPTIONAL_PAGES if not Path(app.srcdir, f"{page}.md").exists()}
+        source[0] = "".join(line for line in source[0].splitlines(keepends=True) if line not in missing)
+
+
 def setup(app: Any) -> None:
+    app.connect("source-read", leave_out_missing_pages)
     app.connect("autodoc-process-signature", signature_from_stub)
     app.connect("autodoc-process-docstring", plain_text)

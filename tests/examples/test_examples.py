@@ -14,8 +14,8 @@ import pytest
 from ..conftest import need_fdmon
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-# `make demo` runs demo.py; tests/iothread and tests/files have the others.
-RUN_ELSEWHERE = {"demo.py", "iothread_pool.py", "write_ahead_log.py"}
+# `make demo` runs demo.py; tests/iothread, tests/files and tests/docs have the others.
+RUN_ELSEWHERE = {"demo.py", "iothread_pool.py", "write_ahead_log.py", "socket_activation.py"}
 
 
 def run(name: str, *args: str, prefix: tuple[str, ...] = (), **environment: str) -> str:
@@ -70,6 +70,11 @@ def test_echo(fdmon: str) -> None:
     need_fdmon(fdmon)
     said = run("echo.py", "--once", "--fdmon", fdmon).splitlines()
     assert said[0].endswith(f", on {fdmon}") and said[1] == "hello, loop"
+
+
+def test_many_processes() -> None:
+    said = run("many_processes.py", "--once", "--processes", "2").splitlines()
+    assert said[1:] == ["2 processes have answered"]
 
 
 def test_chat() -> None:
