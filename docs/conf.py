@@ -36,7 +36,6 @@ default_role = "literal"
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_default_options = {"members": True}
 
 html_theme = "furo"
 html_title = "aioqemu_loop"
