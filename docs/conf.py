@@ -40,7 +40,7 @@ autodoc_typehints = "signature"
 html_theme = "furo"
 html_title = "aioqemu_loop"
 html_static_path = ["_static"]
-html_css_files = ["tables.css"]
+html_css_files = ["style.css"]
 
 
 @cache
