@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -75,6 +79,34 @@ def test_echo(fdmon: str) -> None:
 def test_many_processes() -> None:
     said = run("many_processes.py", "--once", "--processes", "2").splitlines()
     assert said[1:] == ["2 processes have answered"]
+
+
+def test_many_processes_starts_anew_what_dies() -> None:
+    command = [sys.executable, "-X", "dev", "-W", "error", str(EXAMPLES / "many_processes.py"), "--processes", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
+        try:
+            assert process.stdout is not None
+            port = int(process.stdout.readline().split()[1])
+            first = answer(port)
+            os.kill(int(first.split()[1]), signal.SIGKILL)
+            assert process.stdout.readline() == f"{first} ended with -9; another one starts\n"
+            assert answer(port) != first
+            process.send_signal(signal.SIGINT)
+            assert process.stdout.read() == "stopped\n" and process.wait(45) == 0
+        finally:
+            process.kill()
+
+
+def answer(port: int) -> str:
+    """What a process says, as soon as one listens and answers."""
+    deadline = time.monotonic() + 45
+    while True:
+        with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), 45) as sock:
+            if said := sock.makefile().readline():
+                return said.rstrip()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_chat() -> None:
