@@ -14,7 +14,7 @@ PROCESSORS := $(shell nproc)
 # Most tests wait for the kernel or for a child: one more at once than there are processors.
 TESTERS ?= $(shell expr 1 + $(PROCESSORS))
 
-.PHONY: demo test test-all test-core bench compat api-table lint build debian clean
+.PHONY: demo test test-all test-core bench compat api-table lint docs pictures build wheels wheels-check debian clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -24,10 +24,10 @@ demo: $(VENV)/.demo
 PYTEST = $(BIN)/python -m pytest -q -n $(TESTERS) $(PYTEST_ARGS)
 AGAIN = $(BIN)/python -m pytest $(PYTEST_ARGS) --last-failed --last-failed-no-failures=none
 
-# What the other Pythons leave out: the applications and the rules of the house; the benchmarks' tool, which measures on
+# What the other Pythons leave out: the applications, the documentation and the rules of the house; the benchmarks' tool, which measures on
 # the default Python; timers over simulated days, as the heap and the clock are plain C; CPython's files beside GLib
 # (tests/cpython runs those that matter there, on fewer loops).
-CORE = $(addprefix --ignore=tests/,apps project bench timers glib/test_cpython.py)
+CORE = $(addprefix --ignore=tests/,apps docs project bench timers glib/test_cpython.py)
 
 test: debian $(VENV)/.test
 	$(PYTEST) || { [ $$? -eq 1 ] && $(AGAIN); }
@@ -62,6 +62,29 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(STUBTEST)
+
+# Are the stubs of the compiled modules right? Compiled names that are nobody's business outside may lack in them.
+STUBTEST = $(BIN)/python -m mypy.stubtest aioqemu_loop --concise --mypy-config-file tools/stubtest/mypy.ini \
+	--allowlist tools/stubtest/allowlist --ignore-unused-allowlist \
+	--ignore-missing-stub --ignore-disjoint-bases --ignore-positional-only
+
+# The documentation as HTML in build/docs; warnings are errors.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -q -W --keep-going -b html -d build/doctrees docs build/docs
+
+# The pictures of docs/performance.md's tables, after these have changed.
+pictures: $(VENV)/.docs
+	$(BIN)/python -m pip install -q --group plots
+	$(BIN)/python -m tools.performance_pictures
+
+# An sdist, and a wheel for every Python that is installed here, in dist/; three minutes each. The second installs them where
+# there is no compiler.
+wheels: $(VENV)/.dev
+	PYTHON=$(abspath $(BIN)/python) tools/build-wheels.sh $(PYTHONS)
+
+wheels-check:
+	tools/check-wheels.sh $(PYTHONS)
 
 # The extension modules in place, after a change; incremental.
 build: $(VENV)/.installed
@@ -122,6 +145,10 @@ $(VENV)/.test: $(VENV)/.installed
 
 $(VENV)/.dev: $(VENV)/.installed
 	$(BIN)/python -m pip install -q --group dev
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install -q --group docs
 	touch $@
 
 clean:

@@ -7,6 +7,7 @@ have() { command -v "$1" >/dev/null 2>&1; }
 have redis-server || missing="$missing redis-server"
 have strace || missing="$missing strace"
 have postgres || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
+have qemu-system-x86_64 || missing="$missing qemu-system-x86"
 have dbus-daemon || missing="$missing dbus"
 have pkg-config || missing="$missing pkg-config"
 have xvfb-run || missing="$missing xvfb xauth"

@@ -6,10 +6,7 @@ set -eu
 failed=
 mkdir -p build
 for version in "$@"; do
-    python=$(command -v "python$version" || true)
-    if [ -z "$python" ] || ! "$python" -c '' 2>/dev/null; then
-        python=$(ls -d "${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/python 2>/dev/null | tail -n 1 || true)
-    fi
+    python=$(tools/find-python.sh "$version")
     if [ -z "$python" ]; then
         echo "== Python $version is not installed here"
         continue

@@ -1,16 +1,19 @@
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, type_check_only
+
+from typing_extensions import Self
 
 from aioqemu_loop.context.g_source import GSource
 from aioqemu_loop.context.notifier import EventNotifier
 from aioqemu_loop.context.sources import BottomHalf, Timer
 from aioqemu_loop.fdmon.base import FDMon
 
+@type_check_only
 class HasFileno(Protocol):
     def fileno(self) -> int: ...
 
 class AioContext:
-    def __init__(self, fdmon: str | FDMon | Callable[[], FDMon] = "auto", poll_max_ns: int | None = None) -> None: ...
+    def __new__(cls, fdmon: str | FDMon | Callable[[], FDMon] = "auto", poll_max_ns: int | None = None) -> Self: ...
     @property
     def fdmon(self) -> str: ...
     @property

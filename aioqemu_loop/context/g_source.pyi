@@ -1,5 +1,7 @@
 from types import TracebackType
+from typing import final
 
+@final
 class GSource:
     @property
     def stopped(self) -> bool: ...

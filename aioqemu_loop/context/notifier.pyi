@@ -1,3 +1,5 @@
+from typing import final
+
 class EventNotifier:
     @property
     def fd(self) -> int: ...
@@ -6,6 +8,7 @@ class EventNotifier:
     def test_and_clear(self) -> bool: ...
     def close(self) -> None: ...
 
+@final
 class Wakeup:
     @property
     def event(self) -> EventNotifier: ...

@@ -42,6 +42,13 @@ cdef extern from *:
     #ifndef RWF_NOWAIT
     #define RWF_NOWAIT 8
     #endif
+    #ifndef __GLIBC__
+    /* musl has these from 1.2.5 only. The offset's upper half is a zero on machines of 64 bits, which ignore it. */
+    #include <sys/syscall.h>
+    #include <unistd.h>
+    #define preadv2(fd, parts, count, offset, flags) syscall(SYS_preadv2, fd, parts, count, (long)(offset), 0L, flags)
+    #define pwritev2(fd, parts, count, offset, flags) syscall(SYS_pwritev2, fd, parts, count, (long)(offset), 0L, flags)
+    #endif
     """
     enum:
         PIPE_BUF

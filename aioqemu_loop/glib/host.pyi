@@ -1,7 +1,8 @@
-from typing import Any
+from typing import Any, final
 
 from aioqemu_loop.glib.loop_source import LoopSource
 
+@final
 class MainContextHost:
     def __init__(self, main_context: Any) -> None: ...
     def iterate(self, loop_source: LoopSource) -> None: ...

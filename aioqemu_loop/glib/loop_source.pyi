@@ -1,8 +1,9 @@
 from collections.abc import Callable
-from typing import Any
+from typing import Any, final
 
 from aioqemu_loop.context.g_source import GSource
 
+@final
 class LoopSource:
     def __init__(
         self,

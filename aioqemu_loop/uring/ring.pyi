@@ -1,7 +1,9 @@
+from typing_extensions import Self
+
 RETRY_AFTER_S: float
 
 class Ring:
-    def __init__(self, entries: int = ...) -> None: ...
+    def __new__(cls, entries: int = ...) -> Self: ...
     @property
     def fd(self) -> int: ...
     @property
