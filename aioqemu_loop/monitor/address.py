@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import ipaddress
 import os
 import re
-import secrets
 import socket
 import stat
 import time
+from collections.abc import Iterator
 
 Address = str | os.PathLike[str]
 TCPAddress = tuple[str, int]
 Identity = tuple[int, int, int]
 
 _BACKLOG = 16
-# A socket that was bound a moment ago may not listen yet: whoever finds nobody looks again after so long.
-_SECOND_LOOK_SECONDS = 0.05
+# Seconds that another monitor in the same folder may take to begin to listen.
+_LOCK_PATIENCE = 2.0
 
 
 def parse_address(address: Address) -> str | TCPAddress:
@@ -95,7 +96,7 @@ def _listen_tcp(address: TCPAddress) -> socket.socket:
 
 
 def _listen_unix(path: str) -> socket.socket:
-    with contextlib.ExitStack() as undo:
+    with contextlib.ExitStack() as undo, _one_at_a_time(path):
         sock = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         # bind() makes the file with the socket's own mode. The umask, which is the whole process's, only takes from it.
         os.fchmod(sock.fileno(), 0o600)
@@ -111,29 +112,34 @@ def _listen_unix(path: str) -> socket.socket:
     return sock
 
 
+@contextlib.contextmanager
+def _one_at_a_time(path: str) -> Iterator[None]:
+    """Monitors in one folder begin to listen one after the other: of two that find a stale file only one replaces it,
+    and none takes one for stale that is not listened on yet. The folder is locked, which leaves nothing behind."""
+    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        deadline = time.monotonic() + _LOCK_PATIENCE
+        while True:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise OSError(errno.EBUSY, f"the folder of {path!r} is locked by somebody") from None
+            time.sleep(0.005)
+        yield
+    finally:
+        fcntl.flock(folder, fcntl.LOCK_UN)  # closing is not enough: a child that is forked just now has it open, too
+        os.close(folder)
+
+
 def _remove_stale(path: str) -> None:
     """Remove the socket file of a process that is gone. Raises OSError (EADDRINUSE) where it is not that."""
-    found = os.lstat(path)
-    if not stat.S_ISSOCK(found.st_mode):
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
         raise OSError(errno.EADDRINUSE, f"{path!r} exists and is not a socket")
     if _somebody_listens(path):
         raise OSError(errno.EADDRINUSE, f"somebody listens on {path!r} already")
-    time.sleep(_SECOND_LOOK_SECONDS)
-    if _somebody_listens(path):
-        raise OSError(errno.EADDRINUSE, f"somebody listens on {path!r} already")
-    # Two that start at once may both have found it stale: only the one that gets hold of that very file removes it.
-    aside = f"{path}.{secrets.token_hex(4)}"
-    try:
-        os.rename(path, aside)
-    except FileNotFoundError:
-        return
-    if _identity(aside) == _identity_of(found):
-        os.unlink(aside)
-        return
-    with contextlib.suppress(FileExistsError):
-        os.link(aside, path)
-    os.unlink(aside)
-    raise OSError(errno.EADDRINUSE, f"somebody listens on {path!r} already")
+    os.unlink(path)
 
 
 def _somebody_listens(path: str) -> bool:
@@ -148,13 +154,10 @@ def _somebody_listens(path: str) -> bool:
     return True
 
 
-def _identity_of(found: os.stat_result) -> Identity:
-    """Inode numbers are used again soon, but hardly at the same time."""
-    return found.st_dev, found.st_ino, found.st_mtime_ns
-
-
 def _identity(path: str) -> Identity | None:
+    """Inode numbers are used again soon, but hardly at the same time."""
     try:
-        return _identity_of(os.lstat(path))
+        found = os.lstat(path)
     except FileNotFoundError:
         return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns

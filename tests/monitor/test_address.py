@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import stat
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from aioqemu_loop import monitor
+from aioqemu_loop.monitor import address
 from aioqemu_loop.monitor.address import parse_address
 from aioqemu_loop.monitor.client import Client
 
@@ -44,10 +46,10 @@ def test_addresses_that_others_could_reach_are_refused(text):
         monitor.start(text)
 
 
-@pytest.mark.parametrize("address", [4444, ("127.0.0.1", 4444), b"/run/app.sock", None])
-def test_addresses_of_other_types(address):
+@pytest.mark.parametrize("wrong", [4444, ("127.0.0.1", 4444), b"/run/app.sock", None])
+def test_addresses_of_other_types(wrong):
     with pytest.raises(TypeError):
-        monitor.start(address)
+        monitor.start(wrong)
 
 
 @pytest.mark.parametrize("options", [{"stall_seconds": 0.009}, {"stall_seconds": float("nan")}, {"max_clients": 0}])
@@ -134,12 +136,24 @@ def test_a_file_that_took_its_place_is_not_removed(tmp_path):
     assert path.read_text() == "another's"
 
 
-def test_of_two_that_start_at_a_stale_file_one_listens(tmp_path):
+def test_a_folder_that_somebody_keeps_locked(tmp_path, monkeypatch, no_leaks):
+    monkeypatch.setattr(address, "_LOCK_PATIENCE", 0.05)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    with pytest.raises(OSError, match="locked") as caught:
+        monitor.start(tmp_path / "monitor")
+    assert caught.value.errno == errno.EBUSY
+    os.close(folder)
+    with monitor.start(tmp_path / "monitor"):
+        pass
+
+
+def test_of_many_that_start_at_a_stale_file_one_listens(tmp_path):
     path = tmp_path / "monitor"
-    for _ in range(5):
+    for _ in range(10):
         with socket.socket(socket.AF_UNIX) as dead:
             dead.bind(str(path))
-        ready = threading.Barrier(2)
+        ready = threading.Barrier(4)
         outcomes = []
 
         def begin(ready=ready, outcomes=outcomes):
@@ -149,7 +163,7 @@ def test_of_two_that_start_at_a_stale_file_one_listens(tmp_path):
             except OSError as exc:
                 outcomes.append(exc)
 
-        threads = [threading.Thread(target=begin) for _ in range(2)]
+        threads = [threading.Thread(target=begin) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
