@@ -13,8 +13,8 @@ from aioqemu_loop.policy import EventLoopPolicy, install, new_event_loop, run
 
 
 def __getattr__(name: str) -> object:
-    # These take time to import, and one needs PyGObject.
-    if name in ("files", "glib", "monitor"):
+    # These take time to import, and some need other packages.
+    if name in ("files", "glib", "monitor", "otel", "pytest_plugin"):
         import importlib
 
         return importlib.import_module(f"aioqemu_loop.{name}")

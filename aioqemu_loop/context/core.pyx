@@ -30,11 +30,18 @@ from aioqemu_loop.system.process import flush_before_fork
 cdef extern from *:
     """
     #include <sched.h>
-    /* Whether this interpreter has threads besides the one that calls. */
+    /* Threads that hardly ever want the GIL, and can wait for it. */
+    static int aio_quiet_threads;
+    /* Whether this interpreter has threads besides the one that calls and the quiet ones. */
     static inline int aio_other_threads(void) {
-        return PyThreadState_Next(PyInterpreterState_ThreadHead(PyInterpreterState_Get())) != NULL;
+        PyThreadState *thread = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+        int more = 1 + aio_quiet_threads;
+        while (thread != NULL && more-- > 0)
+            thread = PyThreadState_Next(thread);
+        return thread != NULL;
     }
     """
+    int aio_quiet_threads
     bint aio_other_threads()
     int sched_yield() nogil
 
@@ -51,6 +58,12 @@ cdef int UNCLOCKED_TURNS = 3
 cdef int64_t FLUSH_AFTER_NS = 1_000_000
 # For so many connections at once one system call costs less than theirs; fewer get their answers a little sooner.
 cdef int GATHER_FROM = 4
+
+
+def add_quiet_threads(int count):
+    """So many threads more (or fewer: negative) hardly ever want the GIL: loops need not offer it to them all the time."""
+    global aio_quiet_threads
+    aio_quiet_threads += count
 
 
 cdef class ContextCore:

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from aioqemu_loop.loop.loop import Loop
 
-_made: list[tuple[int, weakref.ref[Loop]]] = []
+# By reference, which is gone with the loop: the process that made it. In the order in which they were made.
+_made: dict[weakref.ref[Loop], int] = {}
 # Called with each new loop, in the thread that makes it.
 listeners: list[Callable[[Loop], None]] = []
 
 
 def note(loop: Loop) -> None:
     """A loop was made, and belongs to this process."""
-    _made[:] = [(pid, made) for pid, made in _made if made() is not None]
-    _made.append((os.getpid(), weakref.ref(loop)))
+    _made[weakref.ref(loop, _made.pop)] = os.getpid()
     for listener in list(listeners):
         listener(loop)
 
@@ -26,5 +26,5 @@ def note(loop: Loop) -> None:
 def loops() -> list[Loop]:
     """Those that are not closed, in the order in which they were made; a parent process's are left out. Thread-safe."""
     pid = os.getpid()
-    found = [(maker, made()) for maker, made in list(_made)]
-    return [loop for maker, loop in found if loop is not None and maker == pid and not loop.is_closed()]
+    found = [(made(), maker) for made, maker in list(_made.items())]
+    return [loop for loop, maker in found if loop is not None and maker == pid and not loop.is_closed()]

@@ -51,6 +51,7 @@ class Monitor:
             self._thread.stop()
             raise
         _running.append(self)
+        probes.add_quiet_threads(1)
         probes.watch_new_loops(_loop_made)
         for loop in probes.loops():
             _loop_made(loop)
@@ -87,6 +88,7 @@ class Monitor:
             _running.remove(self)
         except ValueError:
             return
+        probes.add_quiet_threads(-1)
         probes.unwatch_new_loops(_loop_made)
         self._listening.remove_file()
         self._thread.stop()
@@ -189,6 +191,7 @@ def _after_fork_in_child() -> None:
     _running.clear()
     trace.hub.forget()
     for monitor in inherited:
+        probes.add_quiet_threads(-1)
         probes.unwatch_new_loops(_loop_made)
         monitor.disown()
 

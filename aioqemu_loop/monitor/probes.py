@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from aioqemu_loop.context import inspection
+from aioqemu_loop.context.core import add_quiet_threads as add_quiet_threads
 from aioqemu_loop.fdmon.tracer import TRACE_EVENTS as TRACE_EVENTS
 from aioqemu_loop.iothread.iothread import IOThread, iothreads
 from aioqemu_loop.loop import registry

@@ -203,3 +203,28 @@ def test_one_that_nobody_stops_ends_with_the_interpreter(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert not (tmp_path / "monitor").exists()
     assert time.monotonic() - started < 10
+
+
+BUSY = """
+import asyncio, sys, time, aioqemu_loop
+from aioqemu_loop import monitor
+
+async def main():
+    loop = asyncio.get_running_loop()
+    with monitor.start(sys.argv[1]):
+        looks, began = loop.metrics().looks, time.monotonic_ns()
+        while time.monotonic_ns() - began < 200_000_000:
+            await asyncio.sleep(0)
+        print(loop.metrics().looks - looks, (time.monotonic_ns() - began) // 1000)
+
+aioqemu_loop.run(main(), fdmon=sys.argv[2])
+"""
+
+
+def test_a_busy_loop_does_not_look_more_often_because_of_it(tmp_path, fdmon):
+    """As it would for other threads, which may be waiting for the GIL: every 10 us instead of every 100."""
+    result = subprocess.run(
+        [sys.executable, "-c", BUSY, str(tmp_path / "monitor"), fdmon], capture_output=True, text=True, check=True
+    )
+    looks, microseconds = map(int, result.stdout.split())
+    assert 0 < looks < microseconds / 50

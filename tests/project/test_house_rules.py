@@ -87,7 +87,6 @@ def test_nothing_generated_is_committed() -> None:
 
 def test_every_compiled_module_has_a_stub_or_is_internal() -> None:
     without = {
-        "core",
         "poll_mode",
         "stream_reader",
         "ready",
