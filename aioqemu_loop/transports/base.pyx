@@ -223,8 +223,11 @@ cdef class BaseTransport(Sink):
         if fd < 0:
             return 0
         self.fd = -1
-        self.context.settle(self.engine)
-        return self.close_file(fd)
+        try:
+            self.context.settle(self.engine)
+        finally:
+            self.close_file(fd)
+        return 0
 
     cdef int close_file(self, int fd) except -1:
         self.file.close()
@@ -241,7 +244,10 @@ cdef class ReadingBegins(Runnable):
     cdef BaseTransport transport
 
     cdef int run(self) except -1:
-        self.transport.begin_reading()
+        try:
+            self.transport.begin_reading()
+        except OSError as exc:
+            self.transport.fatal_error(exc, "Fatal error: the file cannot be watched")
         return 1
 
 
