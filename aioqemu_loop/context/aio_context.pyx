@@ -277,13 +277,17 @@ cdef class AioContext(ContextCore):
             if self.depth:
                 raise RuntimeError("Cannot close a running AioContext")
         self.closed = True
-        self.settle_waiting()
-        self.monitor.release(self.ready_list)
-        self.monitor.close()
-        self.wakeup.event.close()
-        self.handlers.clear()
-        self.timers.clear()
-        self.ready.clear()
+        try:
+            self.settle_waiting()
+            self.monitor.release(self.ready_list)
+        except OSError:
+            pass  # of a ring that nobody may enter: closing it ends what is armed
+        finally:
+            self.monitor.close()
+            self.wakeup.event.close()
+            self.handlers.clear()
+            self.timers.clear()
+            self.ready.clear()
 
     # -- handlers --
 
