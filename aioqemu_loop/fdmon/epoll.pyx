@@ -128,17 +128,20 @@ cdef class EpollFDMon(FDMon):
 
     cdef int rebuild(self) except -1:
         """Leave behind files that report for registrations which are gone."""
+        cdef int old = self.epfd
         cdef int fresh = epoll_create1(EPOLL_CLOEXEC)
         if fresh < 0:
             return 0  # EMFILE, ENOMEM: tried again at the next stale report
-        close_fd(self.epfd)
         self.epfd = fresh
+        for handler in self.slots.handlers:
+            # A file closed meanwhile cannot be added; it would not have reported either.
+            if handler is not None and self.control(EPOLL_CTL_ADD, <AioHandler>handler) in (ENOMEM, ENOSPC):
+                close_fd(fresh)
+                self.epfd = old
+                return 0
+        close_fd(old)
         self.gsource_changes += 1
         self.stale = False
-        for handler in self.slots.handlers:
-            if handler is not None:
-                # A file closed meanwhile cannot be added; it would not have reported either.
-                self.control(EPOLL_CTL_ADD, <AioHandler>handler)
         return 0
 
     cpdef close(self):
