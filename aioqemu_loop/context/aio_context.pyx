@@ -12,6 +12,8 @@ from aioqemu_loop.system.atomics cimport aio_load_relaxed
 from aioqemu_loop.system.libc cimport EBADF, ECANCELED, POLLIN, POLLNVAL, POLLOUT
 from aioqemu_loop.system.process cimport same_process
 
+from posix.fcntl cimport F_GETFD, fcntl
+
 import threading
 
 from aioqemu_loop.context.fdmons import G_SOURCE_REASON, RINGS, make_fdmon
@@ -77,6 +79,7 @@ cdef class AioContext(ContextCore):
         self.check_home()
         if fdmon == "auto" and self.g_source_mode:
             fdmon = "poll"
+        self.drop_lost()
         cdef FDMon new = make_fdmon(fdmon)
         try:
             if self.g_source_mode and new.name in RINGS:
@@ -315,6 +318,18 @@ cdef class AioContext(ContextCore):
         else:
             cancel_half((<FdCallbacks>old).reader)
             cancel_half((<FdCallbacks>old).writer)
+        return 0
+
+    cdef int drop_lost(self) except -1:
+        """Before a file of our own may get the number of one that is closed: its owner would close ours."""
+        for handler in list(self.handlers.values()):
+            if fcntl((<AioHandler>handler).fd, F_GETFD) >= 0:
+                continue
+            if isinstance(handler, OwnedHandler):
+                self.claim((<AioHandler>handler).fd)
+            else:
+                self.remove_handler(<AioHandler>handler)
+                self.ready_list.push(<AioHandler>handler, POLLNVAL)
         return 0
 
     cdef int change_events(self, AioHandler handler, int events) except -1:
