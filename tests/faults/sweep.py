@@ -3,8 +3,8 @@
     python -m tests.faults.sweep FOLDER BACKENDS SCENARIOS CALLS ERRORS POINTS [LEVEL]
 
 FOLDER is for certificates; BACKENDS, SCENARIOS, CALLS and ERRORS are lists with commas, or "all"; POINTS is the number
-of calls in turn that fail (0: all of them). LEVEL: see Plan. Prints what went wrong, and a line of totals as JSON. Exit
-status 1: something did.
+of calls in turn that fail (0: all of them). LEVEL: see Plan. Prints what went wrong, and totals as JSON after each
+scenario. Exit status 1: something did.
 """
 
 from __future__ import annotations
@@ -234,7 +234,10 @@ def main(folder: str, backends: str, scenarios: str, calls: str, errors: str, po
                     ):
                         continue  # edge-triggered: see tell_again() in faults.c
                     runner.in_turn(backend, scenario, Plan(call, error, level=int(level)), int(points))
-    print(json.dumps({"outcomes": runner.outcomes, "failures": len(runner.failures)}))
+            print(
+                json.dumps({"until": scenario, "outcomes": runner.outcomes, "failures": len(runner.failures)}),
+                flush=True,
+            )
     return bool(runner.failures)
 
 
