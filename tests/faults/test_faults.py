@@ -49,6 +49,10 @@ def test_every_single_call_fails_in_turn(sweep, fdmon, scenarios, calls, errors)
     sweep(fdmon, scenarios, calls, errors, 0)
 
 
+def test_a_fifth_of_the_calls_fails_at_random(sweep, fdmon):
+    sweep(fdmon, "tcp,file_io,clockwork", "all", "EINTR,SHORT", -1)
+
+
 @pytest.mark.parametrize("level", [511, 519, 601, 606])
 def test_everything_works_on_older_kernels_rings(sweep, level):
     """And with faults there. 5.11 has neither multishot polls nor receives; 5.19 has no DEFER_TASKRUN."""

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 import aioqemu_loop
 from tests.conftest import BACKENDS, need_fdmon
 
-EXAMPLES = int(os.environ.get("AIOQEMU_TEST_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("AIOQEMU_TEST_EXAMPLES", "40"))
 TURNS = 400  # until something that must come is late
 sizes = st.one_of(st.integers(1, 100), st.integers(1, 80_000))
 numbers = st.integers(0, 10**6)
