@@ -15,6 +15,7 @@ cdef class AioContext(ContextCore):
     cdef int add_handler(self, AioHandler handler) except -1
     cdef int tell_sleeper(self) except -1
     cdef int claim(self, int fd) except -1
+    cdef int drop_lost(self) except -1
     cdef int change_events(self, AioHandler handler, int events) except -1
     cdef int remove_handler(self, AioHandler handler) except -1
     cdef bint add_sqe(self, CqeHandler handler) except -1

@@ -13,6 +13,8 @@ from aioqemu_loop.system.atomics cimport aio_load_relaxed
 from aioqemu_loop.system.libc cimport EBADF, ECANCELED, POLLIN, POLLNVAL, POLLOUT
 from aioqemu_loop.system.process cimport same_process
 
+from posix.fcntl cimport F_GETFD, fcntl
+
 import threading
 
 from aioqemu_loop.context.fdmons import G_SOURCE_REASON, RINGS, make_fdmon
@@ -79,6 +81,7 @@ cdef class AioContext(ContextCore):
         self.check_home()
         if fdmon == "auto" and self.g_source_mode:
             fdmon = "poll"
+        self.drop_lost()
         cdef FDMon new = make_fdmon(fdmon)
         try:
             if self.g_source_mode and new.name in RINGS:
@@ -291,13 +294,17 @@ cdef class AioContext(ContextCore):
             if self.depth:
                 raise RuntimeError("Cannot close a running AioContext")
         self.closed = True
-        self.settle_waiting()
-        self.monitor.release(self.ready_list)
-        self.monitor.close()
-        self.wakeup.event.close()
-        self.handlers.clear()
-        self.timers.clear()
-        self.ready.clear()
+        try:
+            self.settle_waiting()
+            self.monitor.release(self.ready_list)
+        except OSError:
+            pass  # of a ring that nobody may enter: closing it ends what is armed
+        finally:
+            self.monitor.close()
+            self.wakeup.event.close()
+            self.handlers.clear()
+            self.timers.clear()
+            self.ready.clear()
 
     # -- handlers --
 
@@ -327,6 +334,18 @@ cdef class AioContext(ContextCore):
         else:
             cancel_half((<FdCallbacks>old).reader)
             cancel_half((<FdCallbacks>old).writer)
+        return 0
+
+    cdef int drop_lost(self) except -1:
+        """Before a file of our own may get the number of one that is closed: its owner would close ours."""
+        for handler in list(self.handlers.values()):
+            if fcntl((<AioHandler>handler).fd, F_GETFD) >= 0:
+                continue
+            if isinstance(handler, OwnedHandler):
+                self.claim((<AioHandler>handler).fd)
+            else:
+                self.remove_handler(<AioHandler>handler)
+                self.ready_list.push(<AioHandler>handler, POLLNVAL)
         return 0
 
     cdef int change_events(self, AioHandler handler, int events) except -1:

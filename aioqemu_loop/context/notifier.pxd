@@ -22,6 +22,6 @@ cdef class Wakeup:
         aio_store_release(&self.notified, 1)
         aio_fence()
         if aio_load_relaxed(&self.notify_me) and not self.written:
-            self.written = 1
             self.event.set()
+            self.written = 1
         return 0

@@ -10,12 +10,17 @@ Facts it is built on:
 
 from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from posix.fcntl cimport fcntl
 from posix.time cimport timespec
 from posix.unistd cimport close as close_fd
 
 from aioqemu_loop.fdmon.base cimport AioHandler, FDMon, ReadyList, SlotTable
 from aioqemu_loop.system.libc cimport *
 from aioqemu_loop.system.process cimport process_mark, same_process
+
+
+cdef extern from "<fcntl.h>" nogil:
+    enum: F_DUPFD_CLOEXEC
 
 
 cdef class EpollFDMon(FDMon):
@@ -131,17 +136,27 @@ cdef class EpollFDMon(FDMon):
 
     cdef int rebuild(self) except -1:
         """Leave behind files that report for registrations which are gone."""
+        cdef int old = self.epfd
+        cdef int low
         cdef int fresh = epoll_create1(EPOLL_CLOEXEC)
+        cdef set taken = {(<AioHandler>handler).fd for handler in self.slots.handlers if handler is not None}
+        while fresh in taken:
+            # The number of one that was closed, whose owner may do so again: not ours, then.
+            low = fresh
+            fresh = fcntl(low, F_DUPFD_CLOEXEC, low + 1)
+            close_fd(low)
         if fresh < 0:
             return 0  # EMFILE, ENOMEM: tried again at the next stale report
-        close_fd(self.epfd)
         self.epfd = fresh
+        for handler in self.slots.handlers:
+            # A file closed meanwhile cannot be added; it would not have reported either.
+            if handler is not None and self.control(EPOLL_CTL_ADD, <AioHandler>handler) in (ENOMEM, ENOSPC):
+                close_fd(fresh)
+                self.epfd = old
+                return 0
+        close_fd(old)
         self.gsource_changes += 1
         self.stale = False
-        for handler in self.slots.handlers:
-            if handler is not None:
-                # A file closed meanwhile cannot be added; it would not have reported either.
-                self.control(EPOLL_CTL_ADD, <AioHandler>handler)
         return 0
 
     cpdef close(self):

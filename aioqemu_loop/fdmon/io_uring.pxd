@@ -1,4 +1,4 @@
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from aioqemu_loop.fdmon.base cimport AioHandler, FDMon, ReadyList, SlotTable
 from aioqemu_loop.fdmon.operations cimport Operations
@@ -20,6 +20,8 @@ cdef class IOUringFDMon(FDMon):
     cdef SlotTable slots
     cdef Operations operations
     cdef list submit_list
+    cdef list unarmed
+    cdef int64_t arm_again_ns
     cdef Py_ssize_t tidy_at
     cdef uint64_t owner
     cdef int owner_tid
@@ -46,6 +48,7 @@ cdef class IOUringFDMon(FDMon):
     cdef int own(self) except -1
     cdef bint is_owner(self) noexcept
     cdef int drop_ring(self) except -1
+    cdef int64_t arm_again(self, int64_t timeout_ns) except? -2
     cdef int check(self, int ret) except -1
     cdef int fill_sq(self, ReadyList ready_list) except -1
     cdef int fill_operations(self, ReadyList ready_list) except -1

@@ -28,27 +28,9 @@ from posix.unistd cimport close as close_fd
 
 from aioqemu_loop.fdmon.base cimport AioHandler, CqeHandler, FDMon, ReadyList, SlotTable, check_pollable
 from aioqemu_loop.fdmon.operations cimport OPERATION_BIT, Operations, prepare_cancel
-from aioqemu_loop.system.libc cimport (
-    EAGAIN,
-    EBADF,
-    EBUSY,
-    ECANCELED,
-    EFD_CLOEXEC,
-    EFD_NONBLOCK,
-    EINTR,
-    EINVAL,
-    ENOBUFS,
-    ETIME,
-    POLLERR,
-    POLLHUP,
-    POLLIN,
-    POLLNVAL,
-    POLLOUT,
-    POLLPRI,
-    eventfd,
-    raise_errno,
-)
+from aioqemu_loop.system.libc cimport *
 from aioqemu_loop.system.process cimport same_process
+from aioqemu_loop.system.threads cimport gettid, thread_number
 from aioqemu_loop.uring.abi cimport *
 from aioqemu_loop.uring.buffers cimport BUFFER_GROUP, BufferRing
 from aioqemu_loop.uring.ring cimport Ring
@@ -59,25 +41,11 @@ cdef extern from "<sys/socket.h>" nogil:
         MSG_NOSIGNAL
         MSG_WAITALL
 
-cdef extern from * nogil:
-    """
-    #include <sys/syscall.h>
-    #include <unistd.h>
-    static inline int aio_gettid(void) { return (int)syscall(SYS_gettid); }  /* glibc has it from 2.30 */
-    /* A number for this thread that no other thread ever gets; pthread ids are reused at once. */
-    static uint64_t aio_last_thread;
-    static __thread uint64_t aio_this_thread;
-    static inline uint64_t aio_thread_number(void) {
-        if (aio_this_thread == 0)
-            aio_this_thread = __atomic_add_fetch(&aio_last_thread, 1, __ATOMIC_RELAXED);
-        return aio_this_thread;
-    }
-    """
-    int gettid "aio_gettid"()
-    uint64_t thread_number "aio_thread_number"()
-
 # A cancelled poll completes at once; this only bounds a wait that the kernel should never let happen.
 cdef int64_t CANCEL_WAIT_NS = 100_000_000
+# What could not be armed because the kernel lacks something is tried again after this much time.
+cdef int64_t SHORTAGE_NS = 10_000_000
+cdef tuple SHORTAGES = (-ENOMEM, -ENOBUFS, -EAGAIN, -EINTR, -EMFILE, -ENFILE)
 # user_data of a send: this, and its place in `sends`. No token has it.
 cdef uint64_t SEND_BIT = 1ull << 63
 
@@ -95,6 +63,7 @@ cdef class IOUringFDMon(FDMon):
         self.slots = SlotTable()
         self.operations = Operations()
         self.submit_list = []
+        self.unarmed = []
         self.tidy_at = TIDY_MIN
         self.outside = {}
         self.half_closed = {}
@@ -170,6 +139,8 @@ cdef class IOUringFDMon(FDMon):
         cdef int ret = 0
         self.own()
         self.parked = False
+        if self.unarmed:
+            timeout_ns = self.arm_again(timeout_ns)
         if self.submit_list or self.operations.has_work():
             self.fill_sq(ready_list)
         if self.ring.cq_ready() or ready_list.size != before or self.told != told:
@@ -184,6 +155,17 @@ cdef class IOUringFDMon(FDMon):
         self.harvest(ready_list)
         self.check(ret)
         return <int>(ready_list.size - before + (self.told - told))
+
+    cdef int64_t arm_again(self, int64_t timeout_ns) except? -2:
+        """Those that the kernel could not arm, once it is time. Returns how long to sleep at the most."""
+        cdef int64_t left = self.arm_again_ns - clock_ns()
+        cdef list todo = self.unarmed
+        if left > 0:
+            return left if timeout_ns < 0 else min(timeout_ns, left)
+        self.unarmed = []
+        for item in todo:
+            self.mark_dirty(<AioHandler>item)
+        return timeout_ns
 
     cdef int check(self, int ret) except -1:
         """Deal with what enter() returned. Whether there were completions is known from the queue."""
@@ -345,7 +327,8 @@ cdef class IOUringFDMon(FDMon):
             if not self.ring.has_overflow():
                 break
             self.overflowed = True
-            self.ring.enter(0, 0)
+            if self.ring.enter(0, 0) < 0 and not self.ring.cq_ready():
+                return 0  # the next look tells why, if it goes on
         if self.send_count:
             self.finish_sends()
         return 0
@@ -382,6 +365,11 @@ cdef class IOUringFDMon(FDMon):
             if revents == -EINVAL and (handler.edge or handler in self.half_closed) and not self.one_shot_only:
                 self.one_shot_only = True  # multishot polls came with 5.13
                 self.edge = False
+            elif revents in SHORTAGES:
+                if not self.unarmed:
+                    self.arm_again_ns = clock_ns() + SHORTAGE_NS
+                self.unarmed.append(handler)
+                return 0
             elif revents != -ECANCELED:
                 # The file is gone (EBADF) or refuses. Told once, as poll(2) would, and not armed again.
                 ready_list.push(handler, POLLNVAL if revents == -EBADF else POLLNVAL | POLLERR)
@@ -477,13 +465,16 @@ cdef class IOUringFDMon(FDMon):
         # What another thread armed only that thread can cancel: its next wait() does.
         if not self.is_owner():
             return
-        self.submit(ready_list)
-        if not handler.mon_inflight:
-            return
-        self.fill_sq(ready_list)
-        self.enter_now(False, ready_list)
-        while handler.mon_inflight:
-            self.enter_now(True, ready_list)
+        try:
+            self.submit(ready_list)
+            if not handler.mon_inflight:
+                return
+            self.fill_sq(ready_list)
+            self.enter_now(False, ready_list)
+            while handler.mon_inflight:
+                self.enter_now(True, ready_list)
+        except OSError:
+            return  # nobody may enter the ring: the next wait() says so. Who has an fd to close shall close it all the same.
 
     cpdef bint settled(self, AioHandler handler) except *:
         # The polls of a thread that has ended ended with it.
@@ -510,8 +501,9 @@ cdef class IOUringFDMon(FDMon):
         self.closed = True
         self.ring.close()
         self.slots = SlotTable()
-        self.operations = Operations()
+        self.operations.forget()
         self.submit_list = []
+        self.unarmed = []
         self.buffers = None
         if self.event_fd >= 0:
             close_fd(self.event_fd)
@@ -558,13 +550,15 @@ cdef class IOUringFDMon(FDMon):
             if ret < 0:
                 raise_errno(-ret)
             self.event_ring = self.ring
+        self.arm_again_ns = 0  # nobody looks at the time while an outside loop sleeps
+        self.arm_again(0)
         self.fill_sq(ready_list)
         self.ring.quiet_eventfd(False)
         if self.ring.unsubmitted() or self.ring.has_events():
             ret = self.ring.enter(0, 0)
             self.harvest(ready_list)
             self.check(ret)
-        return ready_list.size != 0 or self.told != told or self.need_wait()
+        return ready_list.size != 0 or self.told != told or self.need_wait() or len(self.unarmed) != 0
 
     cpdef bint gsource_check(self, list ready) except *:
         cdef uint64_t count

@@ -25,6 +25,7 @@ cdef class Operations:
     cdef int prepare_cancel(self, Ring ring) except -1
     cdef int complete(self, aio_cqe cqe) except -1
     cdef int lose(self) except -1
+    cdef int forget(self) except -1
     cdef list take(self)
 
 

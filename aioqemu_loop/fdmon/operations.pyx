@@ -115,6 +115,16 @@ cdef class Operations:
                 (<CqeHandler>item).on_cqe(-EOWNERDEAD, 0)
         return 0
 
+    cdef int forget(self) except -1:
+        """The ring is closed. What the kernel has still, as nobody could enter the ring, keeps its memory."""
+        for item in self.slots.handlers:
+            if item is not None:
+                lost_handlers.append(item)
+        self.slots = SlotTable()
+        self.waiting = []
+        self.cancels = []
+        return 0
+
     cdef list take(self):
         """All that waits, which this forgets."""
         cdef list taken = self.waiting[self.next_waiting :]

@@ -73,18 +73,16 @@ class Children:
     def watch(self, process: subprocess.Popen[bytes], exited: Exited) -> None:
         """Call exited(returncode) in the loop's thread when the child has ended, and reap it."""
         pid = process.pid
+        pidfd = -1
         try:
             pidfd = os.pidfd_open(pid)
+            self._pidfds.add(pidfd)
+            self._loop._add_reader(pidfd, self._ended, pidfd, process, exited)
         except OSError:
+            if pidfd >= 0:
+                self._forget(pidfd)
             name = f"aioqemu-waitpid-{pid}"
             threading.Thread(target=self._wait, args=(process, exited), name=name, daemon=True).start()
-            return
-        self._pidfds.add(pidfd)
-        try:
-            self._loop._add_reader(pidfd, self._ended, pidfd, process, exited)
-        except BaseException:
-            self._forget(pidfd)
-            raise
 
     def _ended(self, pidfd: int, process: subprocess.Popen[bytes], exited: Exited) -> None:
         self._loop.remove_reader(pidfd)

@@ -69,6 +69,7 @@ cdef extern from "<sys/eventfd.h>" nogil:
 
 cdef extern from "<errno.h>" nogil:
     enum:
+        EACCES
         EAGAIN
         EBADF
         EBUSY
@@ -88,6 +89,7 @@ cdef extern from "<errno.h>" nogil:
         ENOENT
         ENOMEM
         ENONET
+        ENOSPC
         ENOPROTOOPT
         ENOSYS
         EPERM

@@ -7,6 +7,7 @@ Compiled classes cannot inherit from asyncio.Transport (slots; a crash), so each
 Python class which does: isinstance() is True.
 """
 
+from libc.errno cimport ENOTSOCK
 from posix.fcntl cimport F_GETFD, fcntl
 
 import socket
@@ -160,9 +161,11 @@ cdef class BaseTransport(Sink):
     cdef int fatal_error(self, object exc, str message) except -1:
         """End with `exc`. Errors of the connection are nothing for the exception handler."""
         self.log_fatal(exc, message, isinstance(exc, OSError))
-        if isinstance(exc, OSError) and exc.errno == EBADF and self.fd >= 0 and fcntl(self.fd, F_GETFD) < 0:
-            # Closed by somebody else, not just opened for the other direction. The number may be a new connection's
-            # before connection_lost() is called: closing it then would be wrong.
+        if isinstance(exc, OSError) and self.fd >= 0 and (
+            exc.errno == EBADF and fcntl(self.fd, F_GETFD) < 0 or exc.errno == ENOTSOCK
+        ):
+            # Closed by somebody else, not just opened for the other direction. The number is another file's by now, or may
+            # be a new connection's before connection_lost() is called: closing it would be wrong.
             self.engine.detach()
             return self.fd_lost()
         return self.force_close(exc)
@@ -226,8 +229,11 @@ cdef class BaseTransport(Sink):
         if fd < 0:
             return 0
         self.fd = -1
-        self.context.settle(self.engine)
-        return self.close_file(fd)
+        try:
+            self.context.settle(self.engine)
+        finally:
+            self.close_file(fd)
+        return 0
 
     cdef int close_file(self, int fd) except -1:
         self.file.close()
@@ -244,7 +250,10 @@ cdef class ReadingBegins(Runnable):
     cdef BaseTransport transport
 
     cdef int run(self) except -1:
-        self.transport.begin_reading()
+        try:
+            self.transport.begin_reading()
+        except OSError as exc:
+            self.transport.fatal_error(exc, "Fatal error: the file cannot be watched")
         return 1
 
 

@@ -165,8 +165,7 @@ cdef class DatagramTransport(FlowControlledTransport):
             if errno == EAGAIN:
                 return False
             if errno == EBADF:
-                self.engine.detach()
-                self.fd_lost()
+                self.fatal_error(OSError(errno, os.strerror(errno)), "Fatal read error on datagram transport")
                 return False
             self.arrived.append((None, OSError(errno, os.strerror(errno))))
             return True

@@ -12,6 +12,7 @@ from aioqemu_loop.context.aio_context cimport AioContext
 from aioqemu_loop.context.sources cimport OwnedHandler
 from aioqemu_loop.system.libc cimport (
     EAGAIN,
+    EBADF,
     ECONNABORTED,
     EHOSTDOWN,
     EHOSTUNREACH,
@@ -84,6 +85,7 @@ cdef class Listener(OwnedHandler):
         cdef sockaddr_storage address
         cdef socklen_t size
         cdef int fd, i
+        cdef int failures = 0
         self.queued = False
         self.revents = 0
         for i in range(self.backlog + 1):
@@ -96,9 +98,12 @@ cdef class Listener(OwnedHandler):
             else:
                 if errno == EAGAIN:
                     return 1
-                if errno == EINTR or errno in CONNECTION_ERRORS:
+                if errno == EINTR:
                     continue
-                return self.accept_failed(errno)
+                failures += 1
+                if errno in CONNECTION_ERRORS and failures <= self.backlog:
+                    continue
+                return self.accept_failed(errno)  # or nothing but such errors: it is not the connections
             self.context.claim(fd)  # before any other code can write to a transport that had the number
             own = self.py_context.copy()
             own.run(self.accepted, fd, address_to_python(&address, size), own if self.shares_context else None)
@@ -137,10 +142,10 @@ cdef class Listener(OwnedHandler):
 
     cdef int accept_failed(self, int err) except -1:
         exc = OSError(err, os.strerror(err))
-        if err not in RESOURCE_ERRORS:
+        if err == EBADF:  # closed behind our back: the monitor has let go of it
             raise exc
         self.loop.call_exception_handler({
-            "message": "socket.accept() out of system resource",
+            "message": f"socket.accept() {'out of system resource' if err in RESOURCE_ERRORS else 'failed'}",
             "exception": exc,
             "socket": trsock.TransportSocket(self.sock),
         })
@@ -150,8 +155,12 @@ cdef class Listener(OwnedHandler):
         return 0
 
     def accept_again(self):
-        if not self.closed:
+        if self.closed:
+            return
+        try:
             self.context.add_handler(self)
+        except OSError as exc:  # the shortage lasts
+            self.accept_failed(exc.errno)
 
     def close(self):
         """Stop accepting and close the socket; when this returns the port is free."""
@@ -159,5 +168,7 @@ cdef class Listener(OwnedHandler):
             return
         self.closed = True
         self.context.remove_handler(self)
-        self.context.settle(self)
-        self.sock.close()
+        try:
+            self.context.settle(self)
+        finally:
+            self.sock.close()

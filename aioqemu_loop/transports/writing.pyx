@@ -7,7 +7,6 @@ one after the other leave in one system call.
 
 from cpython.buffer cimport PyBUF_SIMPLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_FromStringAndSize
-from libc.errno cimport EAGAIN
 
 import os
 import sys
@@ -15,6 +14,7 @@ from asyncio import constants
 from asyncio.log import logger
 
 from aioqemu_loop.system.errors cimport os_error
+from aioqemu_loop.system.libc cimport EAGAIN, ECANCELED, EINTR
 from aioqemu_loop.transports.base cimport FlowControlledTransport
 from aioqemu_loop.transports.engine cimport iovec
 from aioqemu_loop.transports.write_queue cimport WriteQueue
@@ -147,7 +147,8 @@ cdef class WritingTransport(FlowControlledTransport):
 
     cdef bint sent(self, Py_ssize_t result) except -1:
         if result != self.sending:
-            self.send_error = -EAGAIN if result >= 0 else <int>result  # what the next send() would say
+            # What the next send() would say. An operation of the ring may be interrupted or cancelled: that is no error.
+            self.send_error = -EAGAIN if result >= 0 or result in (-EINTR, -ECANCELED) else <int>result
         self.sending = 0
         if result > 0:
             self.queue.advance(result)
@@ -174,7 +175,11 @@ cdef class WritingTransport(FlowControlledTransport):
             self.queue.advance(sent)
         if self.queue.size and not self.blocked:
             self.blocked = True
-            self.engine.write_on()
+            try:
+                self.engine.write_on()
+            except OSError as exc:
+                self.queue.clear()
+                return self.fatal_error(exc, f"Fatal error: {self.what} cannot be watched")
         self.flow_control()  # may write more
         if not self.queue.size:
             self.all_sent()

@@ -96,6 +96,7 @@ cdef extern from "aioqemu_loop/uring/abi.h" nogil:
         AIO_CQE_BUFFER_SHIFT
         AIO_CQ_EVENTFD_DISABLED
         AIO_REGISTER_EVENTFD
+        AIO_UNREGISTER_EVENTFD
         AIO_REGISTER_PROBE
         AIO_PROBE_SUPPORTED
         AIO_REGISTER_ENABLE_RINGS

@@ -29,6 +29,7 @@ cdef class Ring:
 
     cdef int setup(self, uint32_t entries, uint32_t flags) except? -1
     cdef int map_rings(self, void *params) except -1
+    cdef int refused(self) noexcept
     cdef int enable(self) noexcept nogil
     cdef int register_eventfd(self, int fd) noexcept nogil
     cdef void quiet_eventfd(self, bint quiet) noexcept nogil

@@ -16,7 +16,7 @@ from posix.mman cimport MAP_FAILED, MAP_POPULATE, MAP_SHARED, PROT_READ, PROT_WR
 from posix.unistd cimport close as close_fd
 
 from aioqemu_loop.system.atomics cimport aio_fence, aio_load_acquire, aio_load_relaxed, aio_store_release
-from aioqemu_loop.system.libc cimport EBADF, EINVAL, ENOMEM, ENOSYS, MADV_DONTFORK, clock_ns, madvise, raise_errno
+from aioqemu_loop.system.libc cimport EACCES, EBADF, EINVAL, ENOMEM, ENOSYS, EPERM, MADV_DONTFORK, clock_ns, madvise, raise_errno
 from aioqemu_loop.system.process cimport process_mark, same_process
 from aioqemu_loop.uring.abi cimport *
 
@@ -67,9 +67,23 @@ cdef class Ring:
             if err != -ENOMEM or clock_ns() - last_closed_ns > MEMORY_BACK_NS:
                 break
             time.sleep(RETRY_AFTER_S)
+        if err >= 0:
+            err = self.refused()
         if err < 0:
             raise_errno(-err)
         forget_in_child.add(self)
+
+    cdef int refused(self) noexcept:
+        """A seccomp profile may allow rings to be made and yet forbid to use them: -errno, else 0. Neither call does anything
+        with a ring that is not enabled and has no eventfd; the kernel's own answers are EBADFD and ENXIO."""
+        cdef int ret
+        for ret in (
+            aio_uring_enter(self.fd, 0, 0, 0, NULL, 0),
+            aio_uring_register(self.fd, AIO_UNREGISTER_EVENTFD, NULL, 0),
+        ):
+            if ret in (-EPERM, -ENOSYS, -EACCES):
+                return ret
+        return 0
 
     cdef int setup(self, uint32_t entries, uint32_t flags) except? -1:
         """Returns the fd, or -errno where another size or set of flags may do better."""

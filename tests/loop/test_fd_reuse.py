@@ -7,6 +7,8 @@ import threading
 
 import pytest
 
+import aioqemu_loop
+
 
 class TestReuse:
     def test_an_fd_closed_without_removal_does_not_report_any_more(self, any_loop, turn):
@@ -153,3 +155,85 @@ class TestSwitching:
             await server.wait_closed()
 
         loop.run_until_complete(main())
+
+
+class Losing(asyncio.Protocol):
+    def __init__(self):
+        self.lost = []
+
+    def connection_lost(self, exc):
+        self.lost.append(exc)
+
+
+class TestNumbersOfOurOwnFiles:
+    """A monitor's own file must not get the number of a file that was closed while somebody is registered by it."""
+
+    @pytest.mark.parametrize("name", ["epoll", "io_uring", "poll"])
+    def test_switching_after_a_cancelled_sock_recv_whose_socket_is_closed(self, loop, turn, name):
+        """The new epoll set got the number of the registration that was kept for the next sock_recv(): EINVAL."""
+        left, right = socket.socketpair()
+        left.setblocking(False)
+        task = loop.create_task(loop.sock_recv(left, 1))
+        turn(loop)
+        task.cancel()
+        turn(loop, 2)
+        left.close()
+        loop.context.set_fdmon(name)
+        assert loop.fdmon == name
+        right.close()
+
+    @pytest.mark.parametrize("name", ["epoll", "io_uring"])
+    def test_switching_with_a_transport_whose_fd_was_closed(self, loop, turn, name):
+        """It closed the new monitor's file at its end, and the loop could not run any more: EBADF."""
+        ours, peer = socket.socketpair()
+        protocol = Losing()
+        transport, _ = loop.run_until_complete(loop.create_unix_connection(lambda: protocol, sock=ours))
+        os.close(ours.fileno())
+        loop.context.set_fdmon(name)
+        transport.abort()
+        turn(loop, 3)
+        assert [getattr(exc, "errno", None) for exc in protocol.lost] == [9]
+        assert loop.run_until_complete(asyncio.sleep(0.01, "alive")) == "alive"
+        peer.close()
+
+    def test_a_file_that_got_the_number_unbeknownst_is_not_closed(self, loop, turn):
+        """A socket's transport that finds no socket by its number lets it alone."""
+        ours, peer = socket.socketpair()
+        protocol = Losing()
+        transport, _ = loop.run_until_complete(loop.create_unix_connection(lambda: protocol, sock=ours))
+        number = ours.fileno()
+        os.close(number)
+        other = os.open("/dev/null", os.O_RDWR)
+        assert other == number
+        transport.write(b"x")
+        turn(loop, 3)
+        assert len(protocol.lost) == 1
+        os.fstat(other)
+        os.close(other)
+        peer.close()
+
+    def test_the_epoll_set_that_is_built_anew(self, turn, no_leaks):
+        """It got the number of another file that was closed behind its owner's back, who closed it once more: EBADF."""
+        loop = aioqemu_loop.new_event_loop(fdmon="epoll")
+        transports, peers = [], []
+        for _ in range(2):
+            ours, peer = socket.socketpair()
+            transport, _ = loop.run_until_complete(loop.create_unix_connection(Losing, sock=ours))
+            transports.append(transport)
+            peers.append(peer)
+        numbers = [transport.get_extra_info("socket").fileno() for transport in transports]
+        duplicates = [os.dup(number) for number in numbers]
+        for number in numbers:
+            os.close(number)
+        peers[1].send(b"x")  # reported as long as the duplicate is open: the set is built anew
+        turn(loop, 5)
+        transports[0].abort()
+        turn(loop, 3)
+        assert loop.run_until_complete(asyncio.sleep(0.01, "alive")) == "alive"
+        for peer in peers:
+            peer.close()
+        for duplicate in duplicates:
+            os.close(duplicate)
+        loop.set_exception_handler(lambda *_: None)  # the socket object that is closed no more
+        turn(loop, 3)
+        loop.close()

@@ -20,19 +20,20 @@ from aioqemu_loop.context.fdmons import BACKENDS
 
 from ..context.helpers import in_child, in_thread
 
-IO_URING_SETUP = 425  # on every architecture
+# On every architecture.
+IO_URING_SETUP, IO_URING_ENTER, IO_URING_REGISTER = 425, 426, 427
 PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 22, 38, 2
 RET_ERRNO, RET_ALLOW = 0x00050000, 0x7FFF0000
 
 
-def deny(error: int) -> None:
-    """Make io_uring_setup fail with `error` in this process, as a container's seccomp profile does."""
+def deny(error: int, number: int = IO_URING_SETUP) -> None:
+    """Make a system call fail with `error` in this process, as a container's seccomp profile does."""
     libc = ctypes.CDLL(None, use_errno=True)
     program = b"".join(
         struct.pack("=HBBI", *instruction)
         for instruction in (
             (0x20, 0, 0, 0),  # load the number of the system call
-            (0x15, 0, 1, IO_URING_SETUP),  # if it is not this one, skip the next
+            (0x15, 0, 1, number),  # if it is not this one, skip the next
             (0x06, 0, 0, RET_ERRNO | error),
             (0x06, 0, 0, RET_ALLOW),
         )
@@ -58,11 +59,16 @@ def what_is_had() -> str:
     return f"{chosen} | {named} | {aioqemu_loop.fdmons()}"
 
 
+@pytest.mark.parametrize(
+    "number", [IO_URING_SETUP, IO_URING_ENTER, IO_URING_REGISTER], ids=["setup", "enter", "register"]
+)
 @pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS, errno.EACCES], ids=errno.errorcode.get)
-def test_denied_by_seccomp(error):
+def test_denied_by_seccomp(error, number):
+    """Rings that could be made and not used were chosen by "auto", and the loop could not run."""
+
     def child():
         try:
-            deny(error)
+            deny(error, number)
         except OSError as exc:
             return f"no seccomp here: {exc}"
         return what_is_had()
