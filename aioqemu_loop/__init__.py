@@ -1,5 +1,6 @@
 """An asyncio event loop for Linux with QEMU's AioContext inside: io_uring, epoll and poll, swappable while it runs."""
 
+from aioqemu_loop import _main_interpreter  # noqa: F401 - before any compiled module
 from aioqemu_loop._version import __version__
 from aioqemu_loop.context.aio_context import AioContext
 from aioqemu_loop.context.fdmons import fdmons

@@ -118,6 +118,7 @@ cdef class LoopCore:
 
     def call_soon_threadsafe(self, callback, *args, context=None):
         self.refuse_closed()
+        self.context.check_open()  # a parent process's loop will never come to it
         cdef Handle handle
         if self._debug:
             self.check_debug(callback, "call_soon_threadsafe")
@@ -194,6 +195,7 @@ cdef class LoopCore:
     cdef Handle watch(self, object fd, object callback, tuple args, bint write, object context=None):
         cdef Handle handle
         self.refuse_closed()
+        self.context.check_open()  # a parent process's loop will never come to it
         self.refuse_transport(fd)
         handle = new_handle(callback, args, self, &self._debug, context)
         if self._debug:
