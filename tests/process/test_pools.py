@@ -7,6 +7,7 @@ import concurrent.futures
 import multiprocessing
 import os
 import warnings
+from multiprocessing import forkserver, resource_tracker
 
 import pytest
 
@@ -16,6 +17,13 @@ from .work import all_of_it, by_a_process, told
 
 METHODS = ("fork", "spawn", "forkserver")
 parent_loop = None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def helpers_of_multiprocessing():
+    """Processes that stay, and pipes to them: they are no leak of the test that needs them first."""
+    resource_tracker.ensure_running()
+    forkserver.ensure_running()
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +52,6 @@ def check(answer, method):
 @pytest.fixture
 def known_loop(loop, monkeypatch):
     """A child that is forked knows it."""
-    monkeypatch.setattr("tests.process.test_pools.parent_loop", loop, raising=False)
     monkeypatch.setitem(globals(), "parent_loop", loop)
     return loop
 
