@@ -229,6 +229,7 @@ def inherited():
     return subprocess.check_output(FDS, close_fds=False, text=True)
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # the test runner may have threads; from 3.12 on
 @pytest.mark.parametrize("how", ["exec", "fork_exec", "preexec_fn", "spawn"])
 def test_a_child_that_execs_inherits_nothing(inherited, loop, how):
     async def main():

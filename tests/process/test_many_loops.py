@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import traceback
 
@@ -41,12 +42,13 @@ def test_sixty_four_threads_each_with_a_loop(fdmon, no_leaks):
     all_run, all_ran = threading.Barrier(THREADS), threading.Barrier(THREADS)
 
     def work(number):
-        with asyncio.Runner(loop_factory=lambda: aioqemu_loop.new_event_loop(fdmon=fdmon)) as runner:
-            runner.run(asyncio.sleep(0))
+        with contextlib.closing(aioqemu_loop.new_event_loop(fdmon=fdmon)) as loop:
+            loop.run_until_complete(asyncio.sleep(0))
             all_run.wait(30)
-            assert runner.get_loop().fdmon == fdmon
+            assert loop.fdmon == fdmon
             more = [by_a_process()] if number % 8 == 0 else []
-            assert runner.run(all_of_it(data, *more)) == "all"
+            assert loop.run_until_complete(all_of_it(data, *more)) == "all"
+            loop.run_until_complete(loop.shutdown_default_executor())
             all_ran.wait(45)
 
     at_once(work)
