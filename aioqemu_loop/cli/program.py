@@ -36,7 +36,7 @@ def run_module(name: str, arguments: list[str]) -> None:
 def _is_archive(path: str) -> bool:
     import zipfile
 
-    return zipfile.is_zipfile(path)
+    return os.path.isfile(path) and zipfile.is_zipfile(path)  # a pipe can be read once only
 
 
 def _set_first_path(first: str, always: bool = False) -> None:

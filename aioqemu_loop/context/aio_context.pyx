@@ -122,8 +122,7 @@ cdef class AioContext(ContextCore):
         old.close()
         self.collect()
         self.look_now = True
-        if self.tracer is not None:
-            self.tracer.tell("fdmon_changed", {"old": old.name, "new": new.name})
+        self.trace("fdmon_changed", {"old": old.name, "new": new.name})
         if new.gsource_changes <= old.gsource_changes:
             new.gsource_changes = old.gsource_changes + 1
         return self.tell_sleeper()
@@ -314,7 +313,7 @@ cdef class AioContext(ContextCore):
         self.monitor.update(None, handler)
         self.handlers[handler.fd] = handler
         if self.tracer is not None:
-            self.tracer.tell("fd_handler_added", {"fd": handler.fd, "events": handler.events})
+            self.trace("fd_handler_added", {"fd": handler.fd, "events": handler.events})
         return self.tell_sleeper()
 
     cdef int tell_sleeper(self) except -1:
@@ -365,7 +364,7 @@ cdef class AioContext(ContextCore):
             return 0
         del self.handlers[handler.fd]
         if self.tracer is not None:
-            self.tracer.tell("fd_handler_removed", {"fd": handler.fd})
+            self.trace("fd_handler_removed", {"fd": handler.fd})
         self.monitor.update(handler, None)
         self.tell_sleeper()
         if self.is_home() and not isinstance(handler, OwnedHandler):
@@ -378,7 +377,7 @@ cdef class AioContext(ContextCore):
         if not self.monitor.add_sqe(handler):
             return False
         if self.tracer is not None:
-            self.tracer.tell("fdmon_io_uring_add_sqe", {"opcode": handler.sqe.opcode, "fd": handler.sqe.fd, "off": handler.sqe.off})
+            self.trace("fdmon_io_uring_add_sqe", {"opcode": handler.sqe.opcode, "fd": handler.sqe.fd, "off": handler.sqe.off})
         self.tell_sleeper()
         return True
 

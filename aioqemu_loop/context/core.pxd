@@ -77,3 +77,4 @@ cdef class ContextCore:
     cdef int flush_writes(self, bint gather) except -1
     cdef int submit(self) except -1
     cdef char *read_scratch(self) except NULL
+    cdef int trace(self, str name, dict details) except -1

@@ -21,6 +21,7 @@ from aioqemu_loop.context.ready cimport ReadyQueue
 from aioqemu_loop.context.sources cimport Flushable
 from aioqemu_loop.context.timers cimport TimerHeap
 from aioqemu_loop.fdmon.base cimport AioHandler, FDMon, ReadyList, Runnable
+from aioqemu_loop.fdmon.tracer cimport Tracer
 from aioqemu_loop.system.atomics cimport aio_fence, aio_load_relaxed, aio_store_release
 from aioqemu_loop.system.libc cimport POLLNVAL, clock_ns
 from aioqemu_loop.system.process cimport process_mark, same_process
@@ -225,9 +226,9 @@ cdef class ContextCore:
         """Poll mode. Returns the time that is left to sleep."""
         if self.tracer is None or not self.poll_mode.ns:
             return self.poll_mode.spin(self.monitor, self.wakeup, self.ready_list, timeout_ns)
-        self.tracer.tell("run_poll_handlers_begin", {"max-ns": self.poll_mode.ns, "timeout": timeout_ns})
+        self.trace("run_poll_handlers_begin", {"max-ns": self.poll_mode.ns, "timeout": timeout_ns})
         timeout_ns = self.poll_mode.spin(self.monitor, self.wakeup, self.ready_list, timeout_ns)
-        self.tracer.tell("run_poll_handlers_end", {"progress": timeout_ns == 0, "timeout": timeout_ns})
+        self.trace("run_poll_handlers_end", {"progress": timeout_ns == 0, "timeout": timeout_ns})
         return timeout_ns
 
     cdef int adapt(self, int64_t block_ns) except -1:
@@ -236,8 +237,12 @@ cdef class ContextCore:
         self.poll_mode.adapt(block_ns)
         if self.tracer is not None and self.poll_mode.ns != before:
             name = "poll_grow" if self.poll_mode.ns > before else "poll_shrink"
-            self.tracer.tell(name, {"old": before, "new": self.poll_mode.ns})
+            self.trace(name, {"old": before, "new": self.poll_mode.ns})
         return 0
+
+    cdef int trace(self, str name, dict details) except -1:
+        cdef Tracer tracer = self.tracer
+        return 0 if tracer is None else tracer.tell(name, details)
 
     cdef int run_guest(self) except -1:
         """The dispatch of a GSource: turns, as long as there is work and the outside loop has not waited too long."""

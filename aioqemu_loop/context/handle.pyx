@@ -188,7 +188,8 @@ cdef class TimerHandle(Handle):
         if not self._cancelled:
             if self.untracked:
                 tracked_again(self, 1)  # the heap's, for a while
-            self.heap.cancel(self)
+            if self.heap is not None:  # one that no loop has made
+                self.heap.cancel(self)
             self._cancelled = True
             self.keep_repr()
             self._callback = None

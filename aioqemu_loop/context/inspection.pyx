@@ -7,6 +7,8 @@ from aioqemu_loop.context.timers cimport TimerHeap
 from aioqemu_loop.fdmon.base cimport AioHandler
 from aioqemu_loop.system.atomics cimport aio_load_relaxed
 
+import heapq
+
 
 def counters(AioContext context not None):
     """A dict, with the names and units of aioqemu_loop.loop.metrics.Metrics."""
@@ -60,17 +62,19 @@ def handlers(AioContext context not None):
     return found
 
 
-def timers(AioContext context not None):
-    """[(when, in ns of the monotonic clock; the TimerHandle or Timer)] in no order. Of timers that are set or cancelled meanwhile
-    (by finalizers) some may be missing."""
+def timers(AioContext context not None, Py_ssize_t limit):
+    """[(when, in ns of the monotonic clock; the TimerHandle or Timer)], the next one first, not more than `limit`."""
     cdef TimerHeap heap = context.timers
-    cdef list found = []
-    cdef Py_ssize_t i = 0
-    while i < heap.size:
+    # A tuple for each would have the collector look at the whole program, several times where there are many.
+    cdef list whens = []
+    cdef list items = []
+    cdef Py_ssize_t i
+    for i in range(heap.size):
         if heap.alive(i):
-            found.append((heap.heap[i].when_ns, <object>heap.items[i]))
-        i += 1
-    return found
+            whens.append(heap.heap[i].when_ns)
+            items.append(<object>heap.items[i])
+    first = heapq.nsmallest(limit, range(len(whens)), key=whens.__getitem__)
+    return [(whens[i], items[i]) for i in first]
 
 
 def poll_params(AioContext context not None):

@@ -28,6 +28,7 @@ from posix.unistd cimport close as close_fd
 
 from aioqemu_loop.fdmon.base cimport AioHandler, CqeHandler, FDMon, ReadyList, SlotTable, check_pollable
 from aioqemu_loop.fdmon.operations cimport OPERATION_BIT, Operations, prepare_cancel
+from aioqemu_loop.fdmon.tracer cimport Tracer
 from aioqemu_loop.system.libc cimport *
 from aioqemu_loop.system.process cimport same_process
 from aioqemu_loop.system.threads cimport gettid, thread_number
@@ -334,13 +335,15 @@ cdef class IOUringFDMon(FDMon):
         return 0
 
     cdef int complete(self, aio_cqe cqe, ReadyList ready_list) except -1:
+        cdef Tracer tracer
         if cqe.user_data & SEND_BIT:
             self.sends[<uint32_t>cqe.user_data].result = cqe.res
             return 0
         if cqe.user_data & OPERATION_BIT:
             self.told += 1
-            if self.tracer is not None:
-                self.tracer.tell("fdmon_io_uring_cqe_handler", {"cqe-res": cqe.res, "flags": cqe.flags})
+            tracer = self.tracer
+            if tracer is not None:
+                tracer.tell("fdmon_io_uring_cqe_handler", {"cqe-res": cqe.res, "flags": cqe.flags})
             return self.operations.complete(cqe)
         found = self.slots.get(cqe.user_data)
         if found is None:

@@ -1,8 +1,14 @@
-"""Tracer: trace points of a context and its monitor. They cost a look at a None where nobody asked for them."""
+"""Tracer: trace points of a context and its monitor. They cost a look at a None where nobody asked for them.
 
-import sys
+A tracer can be taken away at any time, by another thread or by its own callback: a trace point takes a local reference, and
+looks at that.
+"""
 
 import cython
+
+cdef extern from "Python.h":
+    void PyErr_SetObject(object kind, object value)
+    void PyErr_WriteUnraisable(object source)
 
 # QEMU's names (util/trace-events) where it has the event; the last three are ours.
 TRACE_EVENTS = (
@@ -40,17 +46,6 @@ cdef class Tracer:
             raise
         except BaseException as exc:
             self.callback = None
-            sys.unraisablehook(Unraisable(exc, callback))
+            PyErr_SetObject(type(exc), exc)
+            PyErr_WriteUnraisable(callback)
         return 0
-
-
-class Unraisable:
-    """What sys.unraisablehook takes."""
-
-    err_msg = "Exception ignored in a trace callback, which is not called again"
-
-    def __init__(self, exc, callback):
-        self.exc_type = type(exc)
-        self.exc_value = exc
-        self.exc_traceback = exc.__traceback__
-        self.object = callback

@@ -30,6 +30,8 @@ cdef object current_task = tasks.current_task
 cdef object enter_task = tasks._enter_task
 cdef object leave_task = tasks._leave_task
 cdef object base_create_task = base_events.BaseEventLoop.create_task
+# With more from before a run, timers stay tracked in it: all of them are looked at when it ends, however short it was.
+cdef Py_ssize_t MANY_TIMERS = 1000
 # What it takes and passes on to Task() as it is.
 cdef frozenset TASK_OPTIONS = frozenset(
     ("name", "context", "eager_start")[:1 + (sys.version_info >= (3, 11)) + (sys.version_info >= (3, 14))]
@@ -273,7 +275,8 @@ cdef class LoopCore:
         """Turn after turn until stop() was called; the turn in which it was called is finished."""
         cdef AioContext context = self.context
         context.enter()
-        context.ready.running = context.timers.running = True
+        context.ready.running = True
+        context.timers.running = context.timers.size < MANY_TIMERS
         try:
             while True:
                 self.choose_timing()

@@ -26,5 +26,6 @@ def note(loop: Loop) -> None:
 def loops() -> list[Loop]:
     """Those that are not closed, in the order in which they were made; a parent process's are left out. Thread-safe."""
     pid = os.getpid()
-    found = [(made(), maker) for made, maker in list(_made.items())]
+    # A copy is made at once; a list of pairs is not, and the collector may find a loop meanwhile.
+    found = [(made(), maker) for made, maker in _made.copy().items()]
     return [loop for loop, maker in found if loop is not None and maker == pid and not loop.is_closed()]

@@ -6,7 +6,18 @@ import asyncio
 import functools
 import os
 import stat
+import types
 from typing import Any
+
+FUNCTIONS = (
+    types.FunctionType,
+    types.MethodType,
+    types.BuiltinFunctionType,
+    types.MethodWrapperType,
+    types.MethodDescriptorType,
+    type,
+)
+COMPILED_FUNCTIONS = ("cython_function_or_method", "TaskStepMethWrapper")
 
 
 def type_name(thing: object) -> str:
@@ -17,10 +28,12 @@ def type_name(thing: object) -> str:
 
 def callable_name(function: Any) -> str:
     """What a callback is: "module.Class.method", and for a task's step the name of the task."""
-    while isinstance(function, functools.partial):
+    while issubclass(type(function), functools.partial):
         function = function.func
-    owner = getattr(function, "__self__", None)
-    if isinstance(owner, asyncio.Task):
+    if not (issubclass(type(function), FUNCTIONS) or type(function).__name__ in COMPILED_FUNCTIONS):
+        return type_name(function)  # an object that can be called: its attributes may be code
+    owner: Any = getattr(function, "__self__", None)
+    if issubclass(type(owner), asyncio.Task):
         return f"step of task {owner.get_name()}"
     name = getattr(function, "__qualname__", None)
     if not isinstance(name, str):
@@ -38,7 +51,9 @@ def coroutine_name(coroutine: Any) -> str:
 
 def handle_name(handle: Any) -> str | None:
     """The callback of an asyncio.Handle, a timer, a bottom half or a watched fd; None where it was cancelled."""
-    callback = getattr(handle, "_callback", None) or getattr(handle, "callback", None)
+    callback = getattr(handle, "_callback", None)
+    if callback is None:
+        callback = getattr(handle, "callback", None)
     return None if callback is None else callable_name(callback)
 
 

@@ -112,9 +112,9 @@ def handlers(loop: Loop) -> list[tuple[int, list[str], Any]]:
     ]
 
 
-def timers(loop: Loop) -> list[tuple[int, Any]]:
-    """(ns of the monotonic clock, TimerHandle or Timer), the next one first."""
-    return sorted(inspection.timers(loop.context), key=lambda timer: timer[0])
+def timers(loop: Loop, limit: int) -> list[tuple[int, Any]]:
+    """(ns of the monotonic clock, TimerHandle or Timer), the next one first, not more than `limit`."""
+    return inspection.timers(loop.context, limit)
 
 
 def set_poll_params(loop: Loop, max_ns: int | None, grow: int | None, shrink: int | None) -> None:

@@ -71,23 +71,25 @@ class Session:
 
     async def _answer_all(self) -> bool:
         """What is complete in the input. False: the connection is to be closed."""
+        budget = self.monitor.budget
         while True:
+            await budget.wait()
             started = time.thread_time()
             try:
                 text = self._stream.next()
             except LimitExceeded as exc:
+                budget.spend(time.thread_time() - started)
                 self._write(exc.as_answer())
                 return False
             if text is None:
+                budget.spend(time.thread_time() - started)
                 return True
             answer, goes_on = await self._answer(text)
             self._write(answer)
-            pause = self.monitor.budget.spend(time.thread_time() - started)
+            budget.spend(time.thread_time() - started)
             await self._until_read()
             if not goes_on:
                 return False
-            if pause:
-                await asyncio.sleep(pause)
 
     async def _answer(self, text: bytes) -> tuple[dict[str, Any], bool]:
         """(answer, whether the connection goes on)."""
@@ -171,13 +173,17 @@ class Session:
 
 
 def encode(message: dict[str, Any]) -> bytes:
-    """As JSON. A list in the answer goes piece by piece, because the encoder does not let go of the GIL."""
-    answer = message.get("return")
-    if not isinstance(answer, list):
-        return json.dumps(message).encode()
-    rest = json.dumps({name: value for name, value in message.items() if name != "return"})[1:]
-    items = ", ".join([json.dumps(item) for item in answer])
-    return f'{{"return": [{items}]{", " if rest != "}" else ""}{rest}'.encode()
+    """As JSON."""
+    return _text(message).encode()
+
+
+def _text(value: Any) -> str:
+    """A list goes piece by piece, because the encoder does not let go of the GIL."""
+    if isinstance(value, list):
+        return f"[{', '.join([json.dumps(item) for item in value])}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join([f'{json.dumps(name)}: {_text(item)}' for name, item in value.items()])}}}"
+    return json.dumps(value)
 
 
 def _event(name: str, data: dict[str, Any], when: float | None) -> dict[str, Any]:

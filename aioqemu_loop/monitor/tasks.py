@@ -10,10 +10,11 @@ from typing import Any
 
 from aioqemu_loop.loop.loop import Loop
 from aioqemu_loop.monitor import probes
-from aioqemu_loop.monitor.naming import coroutine_name, type_name
+from aioqemu_loop.monitor.naming import FUNCTIONS, coroutine_name, type_name
 from aioqemu_loop.monitor.stacks import task_stack
 
 Task = asyncio.Task[Any]
+TaskGroup: Any = getattr(asyncio, "TaskGroup", None)  # 3.11
 
 
 def all_tasks(loop: Loop) -> list[Task]:
@@ -74,7 +75,7 @@ def find_waiters(tasks: Iterable[Task]) -> dict[Task, set[Task]]:
             waiters.add(waiting[id(task)])
         for callback in _callbacks(task):
             for thing in _held_by(callback):
-                if isinstance(thing, asyncio.Task):
+                if issubclass(type(thing), asyncio.Task):
                     waiters.add(thing)
                 elif id(thing) in waiting:
                     waiters.add(waiting[id(thing)])
@@ -97,14 +98,15 @@ def _callbacks(task: Task) -> list[Any]:
 
 def _held_by(callback: Any) -> Iterator[Any]:
     """Futures, and tasks that a group's callback stands for."""
-    if isinstance(callback, functools.partial):
+    if issubclass(type(callback), functools.partial):
         yield from callback.args
         yield from _held_by(callback.func)
         return
+    if not issubclass(type(callback), FUNCTIONS):
+        return  # its attributes may be code
     owner = getattr(callback, "__self__", None)
     if owner is not None:
-        parent = getattr(owner, "_parent_task", None)
-        yield owner if parent is None else parent
+        yield owner._parent_task if type(owner) is TaskGroup else owner
     for cell in getattr(callback, "__closure__", None) or ():
         try:
             yield cell.cell_contents

@@ -59,7 +59,7 @@ def take(client: Client) -> Snapshot:
 def show(client: Client, path: str, interval: float) -> int:
     """Until Ctrl-C. Where the output is no terminal: what happens in one interval, once."""
     version = client.execute("query-version")["package"]
-    console = Console()
+    console = plain_console()
     before = take(client)
     if not console.is_terminal:
         time.sleep(interval)
@@ -75,6 +75,11 @@ def show(client: Client, path: str, interval: float) -> int:
                 before = now
     except KeyboardInterrupt:
         return 0
+
+
+def plain_console(**options: Any) -> Console:
+    """One that prints names as they are: "[fe80::1]:443" is no markup, ":cat:" no picture."""
+    return Console(markup=False, emoji=False, highlight=False, **options)
 
 
 def render(before: Snapshot, now: Snapshot, version: str, path: str, height: int = 24) -> RenderableType:

@@ -55,6 +55,8 @@ class Backends:
     def __init__(self, config: pytest.Config, names: tuple[str, ...]) -> None:
         self.names = names
         self.repeats = len(names) > 1
+        # pytest keeps a fixture, and with it a loop, from one test to the next if its parameter is the same object.
+        self.factories = {name: factory_for(name) for name in names}
         self.has_factories = hasattr(config.hook, "pytest_asyncio_loop_factories")
         self.backend_fixture: pytest.FixtureDef[Any] | None = None  # `aioqemu_fdmon` while it has a value
         self.exit_stack = contextlib.ExitStack()
@@ -75,7 +77,7 @@ class Backends:
         marker = item.get_closest_marker("asyncio")
         if theirs and marker is not None and marker.kwargs.get("loop_factories"):
             return theirs  # type: ignore[no-any-return] # the test asks for certain ones by name
-        return {name: factory_for(name) for name in self.names}
+        return self.factories
 
     # -- what has no loop factories --
 
@@ -93,6 +95,9 @@ class Backends:
     @staticmethod
     def _is_asyncio(metafunc: pytest.Metafunc) -> bool:
         """Whether pytest-asyncio runs it."""
+        config = metafunc.config
+        if not config.pluginmanager.has_plugin("asyncio"):
+            return False
         if "event_loop" in metafunc.fixturenames:  # before 1.0
             return True
         hypothesis = getattr(metafunc.function, "hypothesis", None)
@@ -100,9 +105,6 @@ class Backends:
             return False
         if metafunc.definition.get_closest_marker("asyncio") is not None:
             return True
-        config = metafunc.config
-        if not config.pluginmanager.has_plugin("asyncio"):
-            return False
         mode: str = config.getoption("asyncio_mode") or config.getini("asyncio_mode")
         return mode == "auto"
 

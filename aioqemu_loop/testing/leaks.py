@@ -149,7 +149,10 @@ class Leaks:
     def _fds_left(self) -> list[str]:
         def left() -> set[str]:
             found = {fd for fd in _open_fds() if fd not in self._known}
-            return {fd for fd in found if not (self._loops and fd.endswith(OF_LOOPS))}
+            of_signals = {number for loop in self._loops for number in _signal_fds(loop)}
+            return {
+                fd for fd in found if not ((self._loops and fd.endswith(OF_LOOPS)) or int(fd.split()[0]) in of_signals)
+            }
 
         if left():
             gc.collect()
@@ -164,6 +167,12 @@ def _loop_of(value: object) -> asyncio.AbstractEventLoop | None:
         loop: asyncio.AbstractEventLoop = value.get_loop()
         return loop
     return None
+
+
+def _signal_fds(loop: asyncio.AbstractEventLoop) -> tuple[int, ...]:
+    """The pipe that our loop opens when it runs for the first time."""
+    signals = getattr(loop, "_signals", None)
+    return () if signals is None else (signals._read_fd, signals._write_fd)
 
 
 def _pending(loop: asyncio.AbstractEventLoop) -> set[object]:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import zipfile
 
 import pytest
@@ -50,6 +51,17 @@ def shown(result):
 def test_a_script_on_each_backend(command, script, fdmon):
     found = shown(command("run", "--fdmon", fdmon, script(SHOW)))
     assert found["loop"] == ["aioqemu_loop.loop.loop", fdmon, False]
+
+
+def test_a_script_from_a_pipe(command, tmp_path):
+    """It can be read once only."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("print('read')",))
+    writer.start()
+    result = command("run", str(pipe))
+    writer.join()
+    assert (result.returncode, result.stdout, result.stderr) == (0, "read\n", "")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 
 import pytest
@@ -88,6 +89,63 @@ def test_only_the_events_that_were_asked_for(context, pair) -> None:
     assert told == ["fd_handler_removed"]
     with pytest.raises(ValueError, match="unknown trace events: no_such"):
         context.set_tracer(int, ["no_such"])
+
+
+def test_a_tracer_that_is_taken_away_while_poll_mode_spins(fdmon, no_leaks) -> None:
+    """As by another thread, which gets the GIL meanwhile."""
+    if fdmon == "liburing":
+        pytest.skip("spinning goes without the GIL, and so without monitors in Python")
+    context = AioContext(fdmon, 10**9)
+    told = []
+
+    def trace(name, details):
+        told.append(name)
+        if name == "run_poll_handlers_begin":
+            context.set_tracer(None)
+
+    context.set_tracer(trace)
+    try:
+        timer = context.timer_new(lambda: None)
+        deadline = time.monotonic() + 45
+        while "run_poll_handlers_begin" not in told and time.monotonic() < deadline:
+            timer.mod_ns(time.monotonic_ns() + 1_000_000)
+            while not context.poll():
+                pass
+        assert told[-1] == "run_poll_handlers_begin"
+    finally:
+        context.close()
+
+
+def test_a_tracer_that_takes_itself_away_and_raises(context, pair, monkeypatch) -> None:
+    unraisable = []
+    monkeypatch.setattr("sys.unraisablehook", unraisable.append)
+    ours, _ = pair()
+
+    def set_another() -> None:
+        def trace(name, details):
+            context.set_tracer(None)
+            raise ZeroDivisionError(name)
+
+        context.set_tracer(trace)
+
+    set_another()
+    context.set_fd_handler(ours, int)
+    set_another()
+    context.set_fd_handler(ours)
+    assert [told.exc_type for told in unraisable] == [ZeroDivisionError] * 2
+
+
+def test_pythons_own_hook_prints_what_a_tracer_raises(context, pair, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("sys.unraisablehook", sys.__unraisablehook__)
+    ours, _ = pair()
+
+    def trace(name, details):
+        raise ZeroDivisionError(name)
+
+    context.set_tracer(trace)
+    context.set_fd_handler(ours, int)
+    context.set_fd_handler(ours)
+    assert capsys.readouterr().err.count("ZeroDivisionError: fd_handler_added") == 1
 
 
 def test_a_tracer_that_raises_changes_nothing(context, pair, monkeypatch) -> None:

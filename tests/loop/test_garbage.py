@@ -83,6 +83,18 @@ def test_a_cycle_through_a_handle_that_was_cancelled(any_loop, when) -> None:
     assert is_collected(reference)
 
 
+@pytest.mark.parametrize("before, known", [(10, False), (2000, True)])
+def test_what_a_short_run_costs_does_not_grow_with_the_timers_that_are_set(loop, before, known) -> None:
+    """All that the collector does not know is looked for when a run ends."""
+    for _ in range(before):
+        loop.call_later(1000, int)
+
+    async def main():
+        return gc.is_tracked(loop.call_later(1000, int))
+
+    assert loop.run_until_complete(main()) is known
+
+
 def test_what_is_queued_stays_alive(any_loop) -> None:
     called = []
 

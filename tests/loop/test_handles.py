@@ -132,3 +132,11 @@ def test_a_timer_keeps_the_very_time_it_was_given(any_loop, when):
     assert timer.when() is when
     assert f"when={when}" in repr(timer)
     timer.cancel()
+
+
+def test_a_handle_that_no_loop_made_can_be_cancelled(loop) -> None:
+    for made in (loop.call_soon(int), loop.call_soon_threadsafe(int), loop.call_later(1000, int)):
+        handle = type(made)()
+        handle.cancel()
+        assert handle.cancelled()
+        made.cancel()

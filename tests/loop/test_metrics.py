@@ -321,12 +321,27 @@ def test_timers_are_listed(loop) -> None:
     far = loop.call_later(1000, int)
     near = loop.call_later(500, int)
     loop.call_later(700, int).cancel()
-    listed = sorted(inspection.timers(loop.context), key=lambda entry: entry[0])
+    listed = inspection.timers(loop.context, 100)
     assert [item for _, item in listed] == [near, far]
     assert listed[0][0] == pytest.approx(near.when() * 1e9, abs=1e6)
     near.cancel()
     far.cancel()
-    assert inspection.timers(loop.context) == []
+    assert inspection.timers(loop.context, 100) == []
+
+
+def test_many_timers_are_listed_without_a_collection(loop) -> None:
+    """While the collector looks at the program, that stands still."""
+    for i in range(20_000):
+        loop.call_later(1000 - i / 1000, int)
+    collections = []
+    gc.callbacks.append(lambda phase, info: collections.append(phase))
+    try:
+        (first, second) = inspection.timers(loop.context, 2)
+    finally:
+        gc.callbacks.pop()
+    assert first < second
+    assert first[1].when() == pytest.approx(loop.time() + 980, abs=15)
+    assert collections == []
 
 
 def test_loops_are_known_until_they_are_closed(loop_factory, no_leaks) -> None:

@@ -96,11 +96,9 @@ def test_the_package_does_not_need_rich():
 
 def page(before, now, width=80):
     """The view's lines."""
-    from rich.console import Console
+    from aioqemu_loop.monitor.view import plain_console, render
 
-    from aioqemu_loop.monitor.view import render
-
-    console = Console(file=io.StringIO(), width=width, height=24)
+    console = plain_console(file=io.StringIO(), width=width, height=24)
     console.print(render(before, now, "aioqemu_loop 0", "/run/app.sock"))
     return console.file.getvalue().splitlines()
 
@@ -132,6 +130,20 @@ def test_the_view_tells_where_a_loop_is_stuck(program, watched, client, next_eve
         next_event("LOOP_STALLED")
         text = "\n".join(page(before, take(client), 200))
     assert f"{loop_id}" in text and "stalled for" in text and "threading.py" in text
+
+
+def test_names_are_printed_as_they_are(program, watched, client):
+    """None is taken for markup, which "[/]" is wrong in, nor ":cat:" for a picture."""
+    from aioqemu_loop.monitor.view import take
+
+    now = take(client)
+    loop = now.loops[-1]
+    loop["thread"], loop["iothread"] = "worker [/] a:cat:b", None
+    transport = {"fd": 7, "kind": "tcp", "local": None, "peer": "[fe80::1]:443", "buffered": 0}
+    now.transports[:] = [{**transport, "reading-paused": False, "writing-paused": False, "closing": False, "tls": None}]
+    now.loops[:] = [loop]
+    text = "\n".join(page(now, now, 120))
+    assert "worker [/] a:cat:b" in text and "[fe80::1]:443" in text
 
 
 def test_where_the_output_is_no_terminal_the_view_is_printed_once(program, watched, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import socket
 import threading
@@ -230,6 +231,51 @@ def test_query_timers(program, ask):
     ]
     assert 490 < found[0]["seconds"] <= 500 < found[1]["seconds"] <= 1000
     assert ask("query-timers", limit=1) == [{**found[0], "seconds": pytest.approx(found[0]["seconds"], abs=5)}]
+
+
+def test_none_of_the_programs_code_is_called(program, ask):
+    """Names of callbacks that are objects with code for attributes, properties and descriptions."""
+    asked = []
+
+    class Callback:
+        def __call__(self, *args):
+            pass
+
+        def method(self, *args):
+            pass
+
+        def __getattr__(self, name):
+            asked.append(name)
+            raise AttributeError(name)
+
+        def __repr__(self):
+            asked.append("repr")
+            return ""
+
+        def __bool__(self):
+            asked.append("bool")
+            return False
+
+        @property
+        def __class__(self):
+            asked.append("class")
+            return asyncio.Task
+
+    callback = Callback()
+    for one in (callback, callback.method, functools.partial(callback, callback)):
+        program.call(program.loop.call_later, 1000, one)
+        program.start(asyncio.sleep(1000)).add_done_callback(one)
+    read_end, write_end = os.pipe()
+    program.call(program.loop.add_reader, read_end, callback)
+    asked.clear()
+    names = [timer["callback"].rpartition(".")[2] for timer in ask("query-timers") if "Callback" in timer["callback"]]
+    assert names == ["Callback", "method", "Callback"]
+    assert any("Callback" in (handler["reader"] or "") for handler in ask("query-handlers"))
+    ask("query-tasks")
+    assert asked == []
+    program.call(program.loop.remove_reader, read_end)
+    os.close(read_end)
+    os.close(write_end)
 
 
 def test_query_metrics(program, ask, loop_id):

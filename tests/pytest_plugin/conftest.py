@@ -38,7 +38,7 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callabl
         apart: bool = False,
         needs: tuple[str, ...] = (),
     ):
-        pytester.makeini(INI + ini)
+        pytester.makeini(("[pytest]\n" if "no:asyncio" in options else INI) + ini)
         pytester.makepyfile(test_it=text)
         if conftest:
             pytester.makeconftest(conftest)

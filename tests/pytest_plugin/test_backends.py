@@ -330,6 +330,27 @@ def test_hypothesis(suite):
     result.assert_outcomes(passed=2)
 
 
+def test_without_pytest_asyncio(suite):
+    """Its marks mean nothing then; what else runs async tests is repeated."""
+    text = """
+        import pytest, unittest
+
+        @pytest.mark.asyncio
+        async def test_asyncio():
+            pass
+
+        @pytest.mark.anyio
+        async def test_anyio(anyio_backend_name):
+            pass
+
+        class TestIt(unittest.IsolatedAsyncioTestCase):
+            async def test_unittest(self):
+                pass
+    """
+    result = suite(text, ALL, "-p", "no:asyncio", "-k", "not trio", ini="markers = asyncio", apart=True)
+    result.assert_outcomes(passed=6, failed=1)
+
+
 def test_xdist(suite):
     pytest.importorskip("xdist")
     result = suite(ASYNCIO, ALL, "-n", "2", "--dist", "loadfile", apart=True, needs=("xdist",))

@@ -140,7 +140,9 @@ async def test_what_nobody_holds():
 def test_each_leak_is_told_and_named(suite, folder):
     if folder is not None and sys.version_info >= (3, 14):
         pytest.skip("older than this Python")
-    result = suite(LEAKS, "--aioqemu-leaks", folder=folder)
+    result = suite(
+        LEAKS, "--aioqemu-leaks", folder=folder, apart=True
+    )  # what is left behind must not be in this process
     found = blamed(result)
     assert {name: len(lines) for name, lines in found.items()} == {
         "test_fd": 2,
@@ -164,6 +166,30 @@ def test_what_is_in_order_passes(suite, folder):
     result = suite(CLEAN, "--aioqemu-leaks", "--aioqemu-fdmon=io_uring,epoll", folder=folder)
     assert blamed(result) == {}
     result.assert_outcomes(passed=10)
+
+
+@pytest.mark.parametrize("options", [["--aioqemu"], ["--aioqemu-fdmon=io_uring,epoll"]])
+def test_a_loop_that_tests_share(suite, options):
+    """It is one loop for each backend, and what it opens when it first runs is its own."""
+    text = """
+        import asyncio, pytest
+
+        loops = []
+
+        @pytest.mark.asyncio(loop_scope="class")
+        class TestShared:
+            async def test_first(self):
+                loops.append(asyncio.get_running_loop())
+
+            async def test_second(self):
+                assert asyncio.get_running_loop() is loops[-1]
+
+            async def test_third(self):
+                assert asyncio.get_running_loop() is loops[-1]
+    """
+    result = suite(text, "--aioqemu-leaks", *options)
+    assert blamed(result) == {}
+    result.assert_outcomes(passed=3 if options == ["--aioqemu"] else 6)
 
 
 def test_markers_decide_for_their_tests(suite):

@@ -23,5 +23,5 @@ def query_timers(session: Session, loop: str | None = None, limit: int = 1000) -
             "callback": handle_name(timer),
         }
         for chosen in probes.chosen_loops(loop)
-        for when, timer in probes.timers(chosen)[:limit]
+        for when, timer in probes.timers(chosen, limit)
     ]
