@@ -9,7 +9,7 @@ import stat
 import types
 from typing import Any
 
-FUNCTIONS = (
+FUNCTIONS: tuple[type, ...] = (
     types.FunctionType,
     types.MethodType,
     types.BuiltinFunctionType,
