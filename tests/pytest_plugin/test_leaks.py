@@ -18,9 +18,11 @@ def blamed(result: pytest.RunResult) -> dict[str, list[str]]:
     name = ""
     for line in result.stdout.lines:
         header = re.match(r"_+ ERROR at teardown of (\S+) _+", line)
+        if "short test summary info" in line:  # which in CI repeats all of it
+            break
         if header:
             name = header[1]
-        elif " left behind: " in line and not line.startswith("ERROR"):
+        elif " left behind: " in line:
             found.setdefault(name, []).append(line)
     return found
 
