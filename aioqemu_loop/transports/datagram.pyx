@@ -11,7 +11,6 @@ from libc.errno cimport EAGAIN, EBADF, EINTR, errno
 from libc.string cimport memset
 
 import collections
-import os
 import sys
 from asyncio import constants, transports, trsock
 from asyncio.log import logger
@@ -19,6 +18,7 @@ from asyncio.log import logger
 from aioqemu_loop.context.aio_context cimport AioContext
 from aioqemu_loop.context.counters cimport count_received, count_sent
 from aioqemu_loop.context.core cimport SCRATCH_ROOM
+from aioqemu_loop.system.errors cimport os_error
 from aioqemu_loop.system.libc cimport POLLERR, POLLHUP
 from aioqemu_loop.system.sockaddr cimport (
     AF_INET,
@@ -165,9 +165,9 @@ cdef class DatagramTransport(FlowControlledTransport):
             if errno == EAGAIN:
                 return False
             if errno == EBADF:
-                self.fatal_error(OSError(errno, os.strerror(errno)), "Fatal read error on datagram transport")
+                self.fatal_error(os_error(errno), "Fatal read error on datagram transport")
                 return False
-            self.arrived.append((None, OSError(errno, os.strerror(errno))))
+            self.arrived.append((None, os_error(errno)))
             return True
         # First all the data: making other objects may run finalizers, and they may use the scratch buffer.
         for i in range(got):
@@ -242,7 +242,7 @@ cdef class DatagramTransport(FlowControlledTransport):
             if err == EAGAIN:
                 return False
             if err:
-                raise OSError(err, os.strerror(err))
+                raise os_error(err)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as exc:

@@ -4,12 +4,12 @@ from libc.errno cimport errno
 from posix.unistd cimport close as close_fd
 
 import contextvars
-import os
 import socket
 from asyncio import constants, trsock
 
 from aioqemu_loop.context.aio_context cimport AioContext
 from aioqemu_loop.context.sources cimport OwnedHandler
+from aioqemu_loop.system.errors cimport os_error
 from aioqemu_loop.system.libc cimport (
     EAGAIN,
     EBADF,
@@ -141,7 +141,7 @@ cdef class Listener(OwnedHandler):
                 self.loop.call_exception_handler(details)
 
     cdef int accept_failed(self, int err) except -1:
-        exc = OSError(err, os.strerror(err))
+        exc = os_error(err)
         if err == EBADF:  # closed behind our back: the monitor has let go of it
             raise exc
         self.loop.call_exception_handler({

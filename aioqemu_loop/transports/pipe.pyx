@@ -14,6 +14,7 @@ from asyncio.log import logger
 
 from aioqemu_loop.context.aio_context cimport AioContext
 from aioqemu_loop.context.core cimport SCRATCH_SIZE
+from aioqemu_loop.system.errors cimport os_error
 from aioqemu_loop.system.sockaddr cimport socklen_t
 from aioqemu_loop.transports.base cimport BaseTransport
 from aioqemu_loop.transports.readiness cimport PipeEngine, new_pipe_engine
@@ -91,7 +92,7 @@ cdef class ReadPipeTransport(BaseTransport):
         entered = self.enter_context()
         try:
             if result < 0:
-                self.fatal_error(OSError(-result, os.strerror(-result)), "Fatal read error on pipe transport")
+                self.fatal_error(os_error(<int>-result), "Fatal read error on pipe transport")
             elif result == 0:
                 self.on_eof()
             else:

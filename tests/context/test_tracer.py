@@ -135,8 +135,8 @@ def test_a_tracer_that_takes_itself_away_and_raises(context, pair, monkeypatch) 
     assert [told.exc_type for told in unraisable] == [ZeroDivisionError] * 2
 
 
-def test_pythons_own_hook_prints_what_a_tracer_raises(context, pair, monkeypatch, capsys) -> None:
-    monkeypatch.setattr("sys.unraisablehook", sys.__unraisablehook__)
+def traced_by_one_that_raises(context, pair):
+    """Two events happen meanwhile."""
     ours, _ = pair()
 
     def trace(name, details):
@@ -145,20 +145,19 @@ def test_pythons_own_hook_prints_what_a_tracer_raises(context, pair, monkeypatch
     context.set_tracer(trace)
     context.set_fd_handler(ours, int)
     context.set_fd_handler(ours)
+    return trace
+
+
+def test_pythons_own_hook_prints_what_a_tracer_raises(context, pair, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("sys.unraisablehook", sys.__unraisablehook__)
+    traced_by_one_that_raises(context, pair)
     assert capsys.readouterr().err.count("ZeroDivisionError: fd_handler_added") == 1
 
 
 def test_a_tracer_that_raises_changes_nothing(context, pair, monkeypatch) -> None:
     unraisable = []
     monkeypatch.setattr("sys.unraisablehook", unraisable.append)
-    ours, _ = pair()
-
-    def trace(name, details):
-        raise ZeroDivisionError(name)
-
-    context.set_tracer(trace)
-    context.set_fd_handler(ours, int)
-    context.set_fd_handler(ours)
+    trace = traced_by_one_that_raises(context, pair)
     (told,) = unraisable
     assert told.exc_type is ZeroDivisionError
     assert told.object is trace
