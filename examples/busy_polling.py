@@ -115,6 +115,8 @@ def draw(times: dict[str, list[int]], path: str) -> None:
         shares = [100 * (i + 1) / len(ordered) for i in range(0, len(ordered), step)]
         axes.plot(ordered[::step], shares, color=colour, label=label, linewidth=2)
     axes.set_xscale("log")
+    for tick_formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        tick_formatter("{x:.0f}")
     axes.set_xlabel("time until the answer, us")
     axes.set_ylabel("% of messages")
     axes.grid(alpha=0.3, which="both")
