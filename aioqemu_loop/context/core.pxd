@@ -48,6 +48,8 @@ cdef class ContextCore:
     cdef object clock
     cdef object on_held
     cdef object on_dispatch
+    # Its debug mode, as long as its call_soon() is LoopCore's own; else NULL. Good as long as it is open.
+    cdef const bint *loop_debug
     # A GSource is held: an outside main loop drives the context. stop_guest: the turn under way is the last.
     cdef bint held
     cdef bint stop_guest

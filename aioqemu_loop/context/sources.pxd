@@ -44,7 +44,7 @@ cdef class Timer(Callback):
     cdef bint armed
 
 
-cdef class Flushable:
+cdef class Flushable(Runnable):
     cdef bint flush_queued
     cdef Flushable flush_next
 

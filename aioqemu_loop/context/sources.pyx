@@ -125,8 +125,9 @@ cdef class Timer(Callback):
         return 1
 
 
-cdef class Flushable:
-    """Something that gathers output while callbacks run, and sends it when their batch is over."""
+cdef class Flushable(Runnable):
+    """Something that gathers output while callbacks run, and sends it when their batch is over. What it has to do among
+    the callbacks is in run()."""
 
     cdef int flush(self) except -1:
         raise NotImplementedError

@@ -9,12 +9,13 @@ cdef class LoopCore:
     cdef public bint _stopping
     cdef public object _thread_id
     cdef public object _task_factory
+    cdef dict future_options
     # The monitor asks for it: tasks then carry `_aioqemu_born`, in seconds of the monotonic clock.
     cdef public bint _notes_task_births
 
     cdef object make_task(self, object coro, dict kwargs)
     cdef int check_debug(self, object callback, str method) except -1
-    cdef int choose_clock(self) except -1
+    cdef int note_replaced(self, object name) except -1
     cdef int choose_timing(self) except -1
     cdef int refuse_closed(self) except -1
     cdef TimerHandle schedule(self, object when, object callback, tuple args, object context)

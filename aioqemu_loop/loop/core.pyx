@@ -61,29 +61,34 @@ cdef class LoopCore:
         self._closed = True  # until BaseEventLoop.__init__ says otherwise; a loop that failed to start needs no close
 
     def __init__(self, fdmon="auto", poll_max_ns=None):
+        self.future_options = {"loop": self}
         self.context = AioContext(fdmon, poll_max_ns)
         self.context.on_error = self._source_failed
         self.context.on_slow = self._callback_timed
         self.context.on_held = self._g_source_held
         self.context.on_dispatch = self._dispatch_guest
-        self.choose_clock()
+        self.note_replaced("time")
+        self.note_replaced("call_soon")
 
     def __setattr__(self, name, value):
         PyObject_GenericSetAttr(self, name, <PyObject *>value)
-        if name == "time":
-            self.choose_clock()
+        self.note_replaced(name)
 
     def __delattr__(self, name):
         PyObject_GenericSetAttr(self, name, NULL)
-        if name == "time":
-            self.choose_clock()
+        self.note_replaced(name)
 
-    cdef int choose_clock(self) except -1:
-        """Timers go by loop.time(), also where a test put another function there or a subclass has its own."""
+    cdef int note_replaced(self, object name) except -1:
+        """Timers go by loop.time() and transports by loop.call_soon(), also where a test put another function there or a
+        subclass has its own."""
         if self.context is None:
             return 0  # __init__ will ask
-        own = getattr(self.time, "__func__", self.time) is LoopCore.time
-        self.context.clock = None if own else self._replaced_time
+        if name == "time":
+            own = getattr(self.time, "__func__", self.time) is LoopCore.time
+            self.context.clock = None if own else self._replaced_time
+        elif name == "call_soon":
+            own = getattr(self.call_soon, "__func__", self.call_soon) is LoopCore.call_soon
+            self.context.loop_debug = &self._debug if own else NULL
         return 0
 
     def _replaced_time(self):
@@ -162,7 +167,7 @@ cdef class LoopCore:
     # -- small calls that tasks and futures make all the time --
 
     def create_future(self):
-        return Future(loop=self)
+        return PyObject_Call(Future, (), self.future_options)
 
     def create_task(self, coro, **kwargs):
         task = self.make_task(coro, kwargs)

@@ -15,4 +15,6 @@ cdef extern from "<sys/socket.h>" nogil:
 
 cdef object address_to_python(sockaddr_storage *address, socklen_t size)
 cdef socklen_t address_from_python(object address, int family, sockaddr_storage *out) except? 0
-cdef object sockname_of(int fd)
+cdef bytes raw_address(sockaddr_storage *address, socklen_t size)
+cdef bytes raw_sockname(int fd)
+cdef object name_from_raw(bytes raw)

@@ -1,8 +1,8 @@
 """Socket addresses as the socket module shows them, without a socket object."""
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport UINT32_MAX, uint16_t, uint32_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 cdef extern from "Python.h":
     object PyUnicode_DecodeFSDefaultAndSize(const char *text, Py_ssize_t size)
@@ -127,10 +127,24 @@ cdef socklen_t address_from_python(object address, int family, sockaddr_storage 
     return sizeof(sockaddr_in6) if inet_pton(AF_INET6, text, &v6.sin6_addr) == 1 else 0
 
 
-cdef object sockname_of(int fd):
+cdef bytes raw_address(sockaddr_storage *address, socklen_t size):
+    """A copy, for name_from_raw()."""
+    return PyBytes_FromStringAndSize(<char *>address, min(size, <socklen_t>sizeof(sockaddr_storage)))
+
+
+cdef bytes raw_sockname(int fd):
     """The socket's own address, or None."""
     cdef sockaddr_storage address
     cdef socklen_t size = sizeof(address)
     if getsockname(fd, <sockaddr *>&address, &size) < 0:
         return None
-    return address_to_python(&address, size)
+    return raw_address(&address, size)
+
+
+cdef object name_from_raw(bytes raw):
+    """What raw_address() or raw_sockname() returned, as the socket module shows it."""
+    cdef sockaddr_storage address
+    if raw is None:
+        return None
+    memcpy(&address, PyBytes_AS_STRING(raw), PyBytes_GET_SIZE(raw))
+    return address_to_python(&address, <socklen_t>PyBytes_GET_SIZE(raw))

@@ -19,7 +19,7 @@ cdef class BaseTransport(Sink):
     cdef readonly int _conn_lost
 
     cdef int set_up(self, AioContext context, object loop, int fd, object file, object protocol, dict extra,
-                    object py_context) except -1
+                    object given_context, object py_context=*) except -1
     cdef int call_soon(self, object callback, object argument) except -1
     cdef bint enter_context(self) except -1
     cdef int leave_context(self, bint entered) except -1

@@ -15,10 +15,8 @@ import warnings
 from asyncio import futures
 from asyncio.log import logger
 
-import cython
-
 from aioqemu_loop.context.aio_context cimport AioContext
-from aioqemu_loop.fdmon.base cimport Runnable
+from aioqemu_loop.context.handle cimport new_handle
 from aioqemu_loop.system.libc cimport EBADF
 from aioqemu_loop.transports.engine cimport Engine, Sink
 
@@ -42,14 +40,17 @@ cdef class BaseTransport(Sink):
         self.fd = -1
 
     cdef int set_up(self, AioContext context, object loop, int fd, object file, object protocol, dict extra,
-                    object py_context) except -1:
+                    object given_context, object py_context=None) except -1:
+        """`py_context`: in place of a copy of the current one."""
         self.context = context
         self._loop = loop
         self.fd = fd
         self.file = file
         self.extra = extra
-        self.given_context = py_context
-        self.py_context = PyContext_CopyCurrent() if py_context is None else py_context
+        self.given_context = given_context
+        if py_context is None:
+            py_context = PyContext_CopyCurrent() if given_context is None else given_context
+        self.py_context = py_context
         self.set_protocol(protocol)
         context.counters.opened += 1
         return 0
@@ -95,7 +96,12 @@ cdef class BaseTransport(Sink):
     # from 3.15 on one that the loop gives, in which connection_made() and connection_lost() are called too --
 
     cdef int call_soon(self, object callback, object argument) except -1:
-        self._loop.call_soon(callback, argument, context=self.given_context)
+        """loop.call_soon(callback, argument, context=given_context); without a call where that is LoopCore's own."""
+        cdef const bint *debug = self.context.loop_debug
+        if debug == NULL or debug[0] or self.context.closed or self._loop is None:
+            self._loop.call_soon(callback, argument, context=self.given_context)
+        else:
+            self.context.ready.push_new(new_handle(callback, (argument,), self._loop, debug, self.given_context))
         return 0
 
     cdef bint enter_context(self) except -1:
@@ -112,18 +118,23 @@ cdef class BaseTransport(Sink):
 
     cdef int start(self, object waiter) except -1:
         """Tell the protocol, then read, then wake up who waits for the transport."""
-        cdef ReadingBegins reading = ReadingBegins.__new__(ReadingBegins)
         self.call_soon(self.protocol.connection_made, self)
-        reading.transport = self
-        self.context.ready.push(reading)
+        self.context.ready.push(self)
         if waiter is not None:
             self._loop.call_soon(futures._set_result_unless_cancelled, waiter, None)
         return 0
 
     # -- reading --
 
-    cdef int begin_reading(self) except -1:
+    cdef int run(self) except -1:
         """Queued behind connection_made, which may have paused."""
+        try:
+            self.begin_reading()
+        except OSError as exc:
+            self.fatal_error(exc, "Fatal error: the file cannot be watched")
+        return 1
+
+    cdef int begin_reading(self) except -1:
         if self.is_reading():
             self.engine.read_on()
         return 0
@@ -243,18 +254,6 @@ cdef class BaseTransport(Sink):
         """Everything is over: drop what else is held."""
         self.file = None
         return 0
-
-
-@cython.final
-cdef class ReadingBegins(Runnable):
-    cdef BaseTransport transport
-
-    cdef int run(self) except -1:
-        try:
-            self.transport.begin_reading()
-        except OSError as exc:
-            self.transport.fatal_error(exc, "Fatal error: the file cannot be watched")
-        return 1
 
 
 cdef class FlowControlledTransport(BaseTransport):

@@ -1,5 +1,6 @@
 from aioqemu_loop.context.aio_context cimport AioContext
 from aioqemu_loop.context.sources cimport OwnedHandler
+from aioqemu_loop.system.sockaddr cimport sockaddr_storage, socklen_t
 
 
 cdef class Listener(OwnedHandler):
@@ -18,4 +19,5 @@ cdef class Listener(OwnedHandler):
     cdef int backlog
     cdef bint closed
 
+    cdef int accepted(self, int fd, sockaddr_storage *address, socklen_t size, object own) except -1
     cdef int accept_failed(self, int err) except -1

@@ -34,11 +34,17 @@ from aioqemu_loop.system.sockaddr cimport (
     SOCK_NONBLOCK,
     accept4,
     address_to_python,
+    raw_address,
     sockaddr,
     sockaddr_storage,
     socklen_t,
 )
-from aioqemu_loop.transports.stream cimport new_stream_transport
+from aioqemu_loop.transports.stream cimport StreamTransport, new_stream_transport
+
+cdef extern from "Python.h":
+    object PyContext_Copy(object context)
+    int PyContext_Enter(object context) except -1
+    int PyContext_Exit(object context) except -1
 
 # accept(2), "Error handling": errors that belong to one connection which is gone, not to the listener.
 cdef tuple CONNECTION_ERRORS = (ECONNABORTED, EPROTO, ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, ENETDOWN,
@@ -105,28 +111,36 @@ cdef class Listener(OwnedHandler):
                     continue
                 return self.accept_failed(errno)  # or nothing but such errors: it is not the connections
             self.context.claim(fd)  # before any other code can write to a transport that had the number
-            own = self.py_context.copy()
-            own.run(self.accepted, fd, address_to_python(&address, size), own if self.shares_context else None)
+            own = PyContext_Copy(self.py_context)
+            PyContext_Enter(own)
+            try:
+                self.accepted(fd, &address, size, own)
+            finally:
+                PyContext_Exit(own)
         return 1
 
-    def accepted(self, int fd, peername, py_context):
-        """Errors of the protocol factory are the application's: as in asyncio only debug mode shows them."""
-        protocol = None
+    cdef int accepted(self, int fd, sockaddr_storage *address, socklen_t size, object own) except -1:
+        """In `own`, the connection's context. Errors of the protocol factory are the application's: as in asyncio only debug mode
+        shows them."""
+        cdef StreamTransport transport
         cdef bint taken = False
+        protocol = None
+        given_context = own if self.shares_context else None
         try:
             if self.hand_over is not None:
                 conn = socket.socket(self.family, self.kind, self.proto, fd)
                 taken = True
-                self.hand_over(conn, peername, py_context)
-                return
+                self.hand_over(conn, address_to_python(address, size), given_context)
+                return 0
             protocol = self.protocol_factory()
             taken = True
             if self.make_tls is None:
-                new_stream_transport(self.context, self.loop, fd, None, self.family, self.kind, self.proto, protocol,
-                                     None, {"peername": peername}, self.server, py_context)
+                transport = new_stream_transport(self.context, self.loop, fd, None, self.family, self.kind, self.proto, protocol,
+                                                 None, {}, self.server, given_context, own)
+                transport.raw_peer = raw_address(address, size)
             else:
                 conn = socket.socket(self.family, self.kind, self.proto, fd)
-                self.make_tls(conn, protocol, peername, self.server, py_context)
+                self.make_tls(conn, protocol, address_to_python(address, size), self.server, given_context)
         except (SystemExit, KeyboardInterrupt):
             if not taken:
                 close_fd(fd)
@@ -139,6 +153,7 @@ cdef class Listener(OwnedHandler):
                 if protocol is not None:
                     details["protocol"] = protocol
                 self.loop.call_exception_handler(details)
+        return 0
 
     cdef int accept_failed(self, int err) except -1:
         exc = os_error(err)

@@ -13,6 +13,9 @@ cdef class Layer(Flushable):
 cdef class StreamTransport(WritingTransport):
     cdef Layer layer
     cdef object server
+    # The addresses as the kernel gave them: nobody may ever ask.
+    cdef bytes raw_peer
+    cdef bytes raw_own
     cdef object empty_waiter
     cdef object room_waiter
     cdef int family
@@ -41,4 +44,4 @@ cdef class StreamTransport(WritingTransport):
 
 cdef StreamTransport new_stream_transport(AioContext context, object loop, int fd, object sock, int family, int kind,
                                           int proto, object protocol, object waiter, dict extra, object server,
-                                          object py_context)
+                                          object given_context, object own_context=*)

@@ -21,7 +21,7 @@ from aioqemu_loop.context.core cimport SCRATCH_SIZE
 from aioqemu_loop.context.sources cimport Flushable
 from aioqemu_loop.system.errors cimport os_error
 from aioqemu_loop.system.libc cimport EAGAIN
-from aioqemu_loop.system.sockaddr cimport sockname_of
+from aioqemu_loop.system.sockaddr cimport name_from_raw, raw_sockname
 from aioqemu_loop.transports.base cimport hold_socket, let_go_of_socket
 from aioqemu_loop.transports.completion cimport new_socket_engine
 from aioqemu_loop.transports.stream_reader cimport feed, is_plain
@@ -85,7 +85,9 @@ cdef class StreamTransport(WritingTransport):
 
     cdef int lookup(self, str name) except -1:
         if name == "sockname":
-            self.extra[name] = sockname_of(self.fd)
+            self.extra[name] = name_from_raw(raw_sockname(self.fd) if self.raw_own is None else self.raw_own)
+        elif name == "peername" and self.raw_peer is not None:
+            self.extra[name] = name_from_raw(self.raw_peer)
         elif name == "socket":
             self.extra[name] = trsock.TransportSocket(self.get_socket())
         return 0
@@ -344,7 +346,8 @@ cdef class StreamTransport(WritingTransport):
 
     cdef int release_fd(self) except -1:
         if self.fd >= 0:
-            self.get_extra_info("sockname")  # known afterwards, too
+            if "sockname" not in self.extra:
+                self.raw_own = raw_sockname(self.fd)  # known afterwards, too
             self.release_view()
         return WritingTransport.release_fd(self)
 
@@ -372,11 +375,11 @@ cdef object connection_closed():
 
 cdef StreamTransport new_stream_transport(AioContext context, object loop, int fd, object sock, int family, int kind,
                                           int proto, object protocol, object waiter, dict extra, object server,
-                                          object py_context):
+                                          object given_context, object own_context=None):
     """Take over a connected non-blocking socket: `sock`, or a bare `fd` where sock is None. The protocol is called in
-    `py_context`, or where that is None in copies of the current one."""
+    `given_context`, or where that is None in copies of the current one: in `own_context`, if nobody else uses it."""
     cdef StreamTransport transport = StreamTransport.__new__(StreamTransport)
-    transport.set_up(context, loop, fd, sock, protocol, extra, py_context)
+    transport.set_up(context, loop, fd, sock, protocol, extra, given_context, own_context)
     transport.what = "socket transport"
     transport.family = family
     transport.kind = kind

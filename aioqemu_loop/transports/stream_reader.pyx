@@ -17,17 +17,24 @@ cdef object Reader = streams.StreamReader
 cdef object data_received = Protocol.data_received
 cdef object feed_data = Reader.feed_data
 cdef object wakeup_waiter = Reader._wakeup_waiter
-cdef tuple REPLACEABLE = ("data_received", "feed_data", "_wakeup_waiter")
 
 
 cdef bint is_plain(object protocol) except -1:
     """Whether feed() does what protocol.data_received() would do. Asked once per connection."""
-    if type(protocol) is not Protocol or Protocol.data_received is not data_received:
-        return False
-    if Reader.feed_data is not feed_data or Reader._wakeup_waiter is not wakeup_waiter:
+    if type(protocol) is not Protocol or not is_own(protocol.data_received, data_received):
         return False
     reader = protocol._stream_reader
-    return type(reader) is Reader and not any(name in vars(protocol) or name in vars(reader) for name in REPLACEABLE)
+    return (
+        type(reader) is Reader
+        and is_own(reader.feed_data, feed_data)
+        and is_own(reader._wakeup_waiter, wakeup_waiter)
+    )
+
+
+cdef bint is_own(object method, object function) except -1:
+    """Whether neither the class nor the object has another method. Not asked by vars(), which makes the object a dict: up to
+    3.12 the interpreter then finds each of its attributes by hash, instead of where it knows it to be."""
+    return getattr(method, "__func__", None) is function
 
 
 cdef int feed(object protocol, const char *data, Py_ssize_t size) except -1:

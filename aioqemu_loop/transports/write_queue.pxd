@@ -7,7 +7,7 @@ cdef enum:
 
 
 cdef class WriteQueue:
-    cdef list store
+    cdef PyObject *inline_owners[INLINE_CHUNKS]
     cdef PyObject **owners
     cdef iovec inline_chunks[INLINE_CHUNKS]
     cdef iovec *chunks
@@ -16,10 +16,11 @@ cdef class WriteQueue:
     cdef Py_ssize_t count
     cdef Py_ssize_t size
 
+    cdef int use_inline(self) noexcept
     cdef int append(self, bytes data, Py_ssize_t offset) except -1
-    cdef int advance(self, Py_ssize_t sent) except -1
-    cdef int clear(self) except -1
+    cdef int advance(self, Py_ssize_t sent) noexcept
+    cdef int clear(self) noexcept
     cdef int join(self) except -1
     cdef object first(self)
     cdef int make_room(self) except -1
-    cdef int drop_first(self) except -1
+    cdef int drop_first(self) noexcept

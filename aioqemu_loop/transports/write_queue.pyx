@@ -3,28 +3,30 @@
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.string cimport memcpy
 
 import cython
 
-from aioqemu_loop.system.objects cimport list_items, new_store, store_set, store_take
 from aioqemu_loop.transports.engine cimport iovec
 
 
 @cython.final
 cdef class WriteQueue:
-    """chunks[head:head + count] are to be sent, `size` bytes together; owners[i] keeps chunks[i] alive."""
+    """chunks[head:head + count] are to be sent, `size` bytes together; owners[i] keeps chunks[i] alive. It holds nothing but
+    bytes objects, so it is nothing for the garbage collector."""
 
     def __cinit__(self):
-        self.chunks = self.inline_chunks
-        self.capacity = INLINE_CHUNKS
-        self.store = new_store(INLINE_CHUNKS)
-        self.owners = list_items(self.store)
+        self.use_inline()
 
     def __dealloc__(self):
-        if self.chunks != self.inline_chunks:
-            PyMem_Free(self.chunks)
+        self.clear()
+
+    cdef int use_inline(self) noexcept:
+        self.chunks = self.inline_chunks
+        self.owners = self.inline_owners
+        self.capacity = INLINE_CHUNKS
+        return 0
 
     cdef int append(self, bytes data, Py_ssize_t offset) except -1:
         """Queue data[offset:]."""
@@ -32,7 +34,8 @@ cdef class WriteQueue:
         if end == self.capacity:
             self.make_room()
             end = self.head + self.count
-        store_set(&self.owners[end], data)
+        Py_INCREF(data)
+        self.owners[end] = <PyObject *>data
         self.chunks[end].iov_base = PyBytes_AS_STRING(data) + offset
         self.chunks[end].iov_len = PyBytes_GET_SIZE(data) - offset
         self.count += 1
@@ -61,30 +64,22 @@ cdef class WriteQueue:
     cdef int make_room(self) except -1:
         """Move what is left to the front of an array with at least as much room again."""
         cdef Py_ssize_t capacity = max(INLINE_CHUNKS, self.count * 2)
-        cdef iovec *chunks = <iovec *>PyMem_Malloc(capacity * sizeof(iovec))
-        cdef list store
+        cdef iovec *chunks = <iovec *>PyMem_Malloc(capacity * (sizeof(iovec) + sizeof(PyObject *)))
         cdef PyObject **owners
-        cdef PyObject *owner
-        cdef Py_ssize_t i
         if chunks == NULL:
             raise MemoryError
-        store = new_store(capacity)
-        owners = list_items(store)
+        owners = <PyObject **>(chunks + capacity)
         memcpy(chunks, self.chunks + self.head, self.count * sizeof(iovec))
-        for i in range(self.count):
-            owner = store_take(&self.owners[self.head + i])
-            store_set(&owners[i], <object>owner)
-            Py_DECREF(<object>owner)
+        memcpy(owners, self.owners + self.head, self.count * sizeof(PyObject *))
         if self.chunks != self.inline_chunks:
             PyMem_Free(self.chunks)
         self.chunks = chunks
-        self.store = store
         self.owners = owners
         self.capacity = capacity
         self.head = 0
         return 0
 
-    cdef int advance(self, Py_ssize_t sent) except -1:
+    cdef int advance(self, Py_ssize_t sent) noexcept:
         """`sent` bytes from the front are gone."""
         self.size -= sent
         if self.size == 0:
@@ -96,21 +91,17 @@ cdef class WriteQueue:
         self.chunks[self.head].iov_len -= sent
         return 0
 
-    cdef int drop_first(self) except -1:
-        cdef PyObject *owner = store_take(&self.owners[self.head])
+    cdef int drop_first(self) noexcept:
         self.head += 1
         self.count -= 1
-        Py_DECREF(<object>owner)
+        Py_DECREF(<object>self.owners[self.head - 1])
         return 0
 
-    cdef int clear(self) except -1:
+    cdef int clear(self) noexcept:
         while self.count:
             self.drop_first()
         self.head = self.size = 0
-        if self.capacity > INLINE_CHUNKS:  # a burst is over: give the memory back
+        if self.chunks != self.inline_chunks:  # a burst is over: give the memory back
             PyMem_Free(self.chunks)
-            self.chunks = self.inline_chunks
-            self.capacity = INLINE_CHUNKS
-            self.store = new_store(INLINE_CHUNKS)
-            self.owners = list_items(self.store)
+            self.use_inline()
         return 0

@@ -13,6 +13,8 @@ import weakref
 
 import pytest
 
+import aioqemu_loop
+
 from .helpers import in_executor, read_exactly
 
 # asyncio's words.
@@ -409,6 +411,53 @@ class TestWriting:
         transport.write(b"outside")
         assert peer.recv(100) == b"outside"
         any_loop.run_until_complete(finish(transport, protocol))
+
+
+class TestCalling:
+    @pytest.mark.parametrize("debug", [False, True])
+    def test_a_call_soon_that_somebody_put_in_place_is_used(self, run, any_loop, pair, connect, recorder, debug):
+        ours, peer = pair
+        called = []
+
+        def call_soon(callback, *args, context=None):
+            called.append(getattr(callback, "__name__", None))
+            return type(any_loop).call_soon(any_loop, callback, *args, context=context)
+
+        async def main():
+            any_loop.set_debug(debug)
+            any_loop.call_soon = call_soon
+            protocol = recorder()
+            await connect(ours, protocol)
+            del any_loop.call_soon
+            assert "connection_made" in called
+            called.clear()
+            peer.close()
+            await protocol.until_lost()
+            assert called == []
+
+        run(main())
+
+    def test_a_subclass_with_a_call_soon_of_its_own(self, fdmon, pair, recorder):
+        called = []
+
+        class Loop(aioqemu_loop.Loop):
+            def call_soon(self, callback, *args, context=None):
+                called.append(getattr(callback, "__name__", None))
+                return super().call_soon(callback, *args, context=context)
+
+        async def main():
+            protocol = recorder()
+            await asyncio.get_running_loop().create_connection(lambda: protocol, sock=pair[0])
+            pair[1].close()
+            await protocol.until_lost()
+
+        loop = Loop(fdmon=fdmon)
+        try:
+            loop.run_until_complete(main())
+        finally:
+            loop.close()
+        assert "connection_made" in called
+        assert "_call_connection_lost" in called
 
 
 class TestAsking:

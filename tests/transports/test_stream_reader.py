@@ -155,6 +155,24 @@ def test_data_after_feed_eof_ends_the_connection(run, peer, errors):
     assert isinstance(errors.pop()["exception"], AssertionError)
 
 
+def test_being_fed_makes_no_object_slower(run, peer):
+    """Up to 3.12 an object whose vars() somebody asked for has a dict from then on, in which each attribute is looked up."""
+
+    def holds_a_dict(item):
+        return any(type(referent) is dict for referent in gc.get_referents(item))
+
+    async def main():
+        reader, writer, theirs = await peer()
+        theirs.sendall(b"chunk")
+        assert await reader.readexactly(5) == b"chunk"
+        untouched = asyncio.StreamReader()
+        assert holds_a_dict(reader) == holds_a_dict(untouched)
+        assert holds_a_dict(writer.transport.get_protocol()) == holds_a_dict(asyncio.StreamReaderProtocol(untouched))
+        await closed(writer)
+
+    run(main())
+
+
 class Counting(asyncio.StreamReader):
     def __init__(self, **options):
         super().__init__(**options)
@@ -194,6 +212,25 @@ class TestOthersAreCalled:
                 transport, _ = await any_loop.create_connection(lambda: Protocol(reader, loop=any_loop), sock=ours)
                 theirs.sendall(b"chunk")
                 assert await reader.readexactly(5) == b"CHUNK"
+                transport.close()
+                await asyncio.sleep(0)
+
+        run(main())
+
+    def test_a_method_that_one_object_has(self, run, any_loop):
+        seen = []
+
+        async def main():
+            ours, theirs = socket.socketpair()
+            with theirs:
+                reader = asyncio.StreamReader()
+                feed_data = reader.feed_data
+                reader.feed_data = lambda data: (seen.append(data), feed_data(data))
+                transport, _ = await any_loop.create_connection(lambda: asyncio.StreamReaderProtocol(reader), sock=ours)
+                theirs.sendall(b"chunk")
+                assert await reader.readexactly(5) == b"chunk"
+                assert seen == [b"chunk"]
+                del reader.feed_data
                 transport.close()
                 await asyncio.sleep(0)
 
