@@ -7,6 +7,7 @@ import atexit
 import math
 import os
 import socket
+from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any
 
@@ -22,6 +23,8 @@ from aioqemu_loop.monitor.stalls import Stalls
 
 # Below it the monitor itself would be what costs time.
 MIN_STALL_SECONDS = 0.01
+# Seconds until it tries again where no client can be accepted, for want of file descriptors for instance.
+ACCEPT_AGAIN_IN = 1.0
 
 _running: list[Monitor] = []
 
@@ -35,12 +38,12 @@ class Monitor:
 
     def __init__(self, listening: ListeningSocket, stall_seconds: float, max_clients: int) -> None:
         """For start()."""
-        self.budget = Budget()
         self.stalls = Stalls(stall_seconds, self._tell_all)
         self._stall_seconds = stall_seconds
         self._listening = listening
         self._max_clients = max_clients
         self._sessions: dict[Session, socket.socket] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._pid = os.getpid()
         # epoll is always there, and takes no locked memory from the program; nothing here is worth spinning for.
         self._thread = IOThread("aioqemu-monitor", fdmon="epoll", poll_max_ns=0)
@@ -81,9 +84,12 @@ class Monitor:
         return self in _running
 
     def stop(self) -> None:
-        """Close the connections, remove the socket's file, and end the thread. Once is enough."""
+        """Close the connections, remove the socket's file, and end the thread. Once is enough. Raises RuntimeError
+        in the monitor's own thread, which would wait for itself; nothing has changed then."""
         if self._pid != os.getpid():
             return
+        if self.running:
+            self._thread.check_stoppable()
         try:
             _running.remove(self)
         except ValueError:
@@ -100,13 +106,28 @@ class Monitor:
     # -- in the monitor's thread --
 
     async def _begin(self) -> None:
+        self.budget = Budget()
+        self._listening.sock.setblocking(False)
+        self._keep(self._accept_clients())
+        self._watch_loops(asyncio.get_running_loop())
+
+    def _keep(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run it as a task, which asyncio itself holds weakly."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _accept_clients(self) -> None:
+        """One after the other, as the budget allows: a server would take all that come, whatever that costs."""
         loop = asyncio.get_running_loop()
-        sock = self._listening.sock
-        if self.is_tcp:
-            await asyncio.start_server(self._serve, sock=sock)
-        else:
-            await asyncio.start_unix_server(self._serve, sock=sock)
-        self._watch_loops(loop)
+        while True:
+            await self.budget.wait()
+            try:
+                sock, _ = await loop.sock_accept(self._listening.sock)
+            except OSError:
+                await asyncio.sleep(ACCEPT_AGAIN_IN)
+            else:
+                self._keep(self._serve(sock))
 
     def _watch_loops(self, own: asyncio.AbstractEventLoop) -> None:
         """A few times per threshold."""
@@ -116,13 +137,14 @@ class Monitor:
         finally:
             own.call_later(again_in, self._watch_loops, own)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, sock: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=sock)
         if len(self._sessions) >= self._max_clients:
             writer.write(encode(QMPError(f"The monitor has {self._max_clients} clients already").as_answer()) + b"\r\n")
             writer.close()
             return
         session = Session(self, reader, writer)
-        self._sessions[session] = writer.get_extra_info("socket")
+        self._sessions[session] = sock
         try:
             await session.serve()
         except asyncio.CancelledError:  # by stop(); asyncio's streams would report it as an error

@@ -22,6 +22,7 @@ from aioqemu_loop.iothread.iothread import IOThread, iothreads
 from aioqemu_loop.loop import registry
 from aioqemu_loop.loop.loop import Loop
 from aioqemu_loop.monitor.errors import QMPError
+from aioqemu_loop.monitor.standard import thread_attribute
 from aioqemu_loop.transports import inspection as transport_inspection
 
 _EVENT_NAMES = ((select.POLLIN, "in"), (select.POLLOUT, "out"), (select.POLLPRI, "pri"), (select.POLLRDHUP, "rdhup"))
@@ -90,7 +91,7 @@ def thread_ident(loop: Loop) -> int | None:
 
 def thread_of(loop: Loop) -> threading.Thread | None:
     ident = thread_ident(loop)
-    return next((thread for thread in threading.enumerate() if thread.ident == ident), None)
+    return next((thread for thread in threading.enumerate() if thread_attribute(thread, "ident") == ident), None)
 
 
 def progress(loop: Loop) -> tuple[tuple[int, int], bool]:

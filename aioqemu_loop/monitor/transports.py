@@ -7,12 +7,15 @@ import socket
 from typing import Any
 
 from aioqemu_loop.monitor import probes
-from aioqemu_loop.monitor.naming import address_name, type_name
+from aioqemu_loop.monitor.naming import address_name
+from aioqemu_loop.monitor.standard import type_name
 from aioqemu_loop.transports.tls import TLSTransport
 
 
-def describe_transport(fd: int, owner: Any) -> dict[str, Any] | None:
-    """owner: a transport, or a server or socket that listens, or None. Returns None where it was closed meanwhile."""
+def describe_transport(handler: tuple[int, Any]) -> dict[str, Any] | None:
+    """handler: (fd, owner), which is a transport, or a server or socket that listens, or None. Returns None where it
+    was closed meanwhile."""
+    fd, owner = handler
     if isinstance(owner, asyncio.AbstractServer | socket.socket):
         return _describe_listener(fd, owner)
     protocol = None if owner is None else owner.get_protocol()

@@ -11,6 +11,7 @@ from aioqemu_loop.monitor import probes
 from aioqemu_loop.monitor.command import MAYBE_STRING, command, maybe_integer
 from aioqemu_loop.monitor.errors import QMPError
 from aioqemu_loop.monitor.session import Session
+from aioqemu_loop.monitor.standard import thread_attribute
 
 _POLL_PARAM = maybe_integer(0, (1 << 63) - 1)
 
@@ -27,8 +28,8 @@ def _describe_loop(session: Session, loop: Loop) -> dict[str, Any]:
     return {
         "id": probes.loop_id(loop),
         "running": loop.is_running(),
-        "thread-id": None if thread is None else thread.native_id,
-        "thread": None if thread is None else thread.name,
+        "thread-id": thread_attribute(thread, "native_id"),
+        "thread": thread_attribute(thread, "name"),
         "iothread": None if iothread is None else iothread.name,
         "fdmon": loop.fdmon,
         "debug": loop.get_debug(),
