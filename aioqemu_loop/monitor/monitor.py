@@ -7,7 +7,6 @@ import atexit
 import math
 import os
 import socket
-from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any
 
@@ -108,26 +107,30 @@ class Monitor:
     async def _begin(self) -> None:
         self.budget = Budget()
         self._listening.sock.setblocking(False)
-        self._keep(self._accept_clients())
+        self._begin_accepting()
         self._watch_loops(asyncio.get_running_loop())
 
-    def _keep(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run it as a task, which asyncio itself holds weakly."""
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _begin_accepting(self) -> None:
+        asyncio.get_running_loop().add_reader(self._listening.sock, self._accept)
 
-    async def _accept_clients(self) -> None:
-        """One after the other, as the budget allows: a server would take all that come, whatever that costs."""
+    def _accept(self) -> None:
+        """One, and the next when the budget allows: a server would take all that come, whatever that costs."""
         loop = asyncio.get_running_loop()
-        while True:
-            await self.budget.wait()
-            try:
-                sock, _ = await loop.sock_accept(self._listening.sock)
-            except OSError:
-                await asyncio.sleep(ACCEPT_AGAIN_IN)
-            else:
-                self._keep(self._serve(sock))
+        try:
+            sock, _ = self._listening.sock.accept()
+        except BlockingIOError:  # it has gone
+            return
+        except OSError:
+            pause = ACCEPT_AGAIN_IN
+        else:
+            task = loop.create_task(self._serve(sock))
+            self._tasks.add(task)  # asyncio itself holds it weakly
+            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(lambda _: sock.close())  # for one that ends before there is a transport
+            pause = self.budget.pause()
+        if pause:
+            loop.remove_reader(self._listening.sock)
+            loop.call_later(pause, self._begin_accepting)
 
     def _watch_loops(self, own: asyncio.AbstractEventLoop) -> None:
         """A few times per threshold."""

@@ -174,6 +174,23 @@ def task_id(task: Any) -> str:
     return found
 
 
+def owner_of(source: Any) -> Any:
+    """The transport or server of a callback's source, or None."""
+    return inspection.owner_of(source)
+
+
+def add_callback_listener(loop: Loop, listener: Callable[[Any, int], None]) -> None:
+    """Have it called, in the loop's thread, with each callback's source and -1 before that runs, and with the ns that
+    it took afterwards."""
+    loop._callback_listeners = (*loop._callback_listeners, listener)
+    if not loop.is_closed():
+        loop.context.notify()
+
+
+def remove_callback_listener(loop: Loop, listener: Callable[[Any, int], None]) -> None:
+    loop._callback_listeners = tuple(other for other in loop._callback_listeners if other != listener)
+
+
 def buffered(transport: Any) -> int:
     """Bytes that were written to it and are still here."""
     return transport_inspection.buffered(transport)

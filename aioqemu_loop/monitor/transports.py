@@ -42,6 +42,15 @@ def describe_transport(handler: tuple[int, Any]) -> dict[str, Any] | None:
     }
 
 
+def innermost_protocol(owner: Any) -> Any:
+    """The program's: that above TLS. The owner itself where it is a server or socket that listens."""
+    if isinstance(owner, asyncio.AbstractServer | socket.socket):
+        return owner
+    protocol = owner.get_protocol()
+    tls: Any = protocol if type(protocol) is TLSTransport else None
+    return protocol if tls is None else tls.get_protocol()
+
+
 def _describe_listener(fd: int, owner: Any) -> dict[str, Any] | None:
     try:
         sock = next(sock for sock in getattr(owner, "sockets", (owner,)) if sock.fileno() == fd)
