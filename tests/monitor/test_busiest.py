@@ -73,8 +73,7 @@ def test_coroutines_protocols_and_functions(program, ask, client):
     assert {"heavy", "light", f"{MODULE}.Echo", f"{MODULE}.Ping"} <= set(names)
     assert any(name.endswith("tick") for name in names)
     assert names["heavy"]["seconds"] / names["heavy"]["calls"] >= 0.002
-    assert names["heavy"]["seconds"] > 5 * names["light"]["seconds"]
-    assert names[f"{MODULE}.Echo"]["share"] > names[f"{MODULE}.Ping"]["share"]
+    assert names[f"{MODULE}.Echo"]["seconds"] / names[f"{MODULE}.Echo"]["calls"] >= 0.0005
     assert sum(entry["share"] for entry in found) <= 1.05
     assert len(ask("query-busiest", limit=1, milliseconds=20)) == 1
     program.call(transport.abort)
