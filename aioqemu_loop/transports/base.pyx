@@ -42,6 +42,9 @@ cdef class BaseTransport(Sink):
     def __cinit__(self):
         self.fd = -1
 
+    def __init__(self, *args, **kwargs):
+        raise TypeError(f"{type(self).__name__} objects are made by the loop's methods")
+
     cdef int set_up(self, AioContext context, object loop, int fd, object file, object protocol, dict extra,
                     object py_context) except -1:
         self.context = context
