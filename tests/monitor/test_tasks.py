@@ -308,7 +308,7 @@ def test_source_is_not_read_by_loaders(program, client):
             return "a line\n" * 20
 
     names = {"__name__": "made.up", "__loader__": Loader(), "__spec__": None}
-    exec(compile("def hold(begun, over):\n    begun.set()\n    over.wait(15)\n", "<made up>", "exec"), names)
+    exec(compile("def hold(begun, over):\n    begun.set()\n    over.wait(15)\n", "/no/such/made_up.py", "exec"), names)
     begun, over = threading.Event(), threading.Event()
     thread = threading.Thread(target=names["hold"], args=(begun, over))
     thread.start()
@@ -316,14 +316,14 @@ def test_source_is_not_read_by_loaders(program, client):
     try:
         for lazily in (False, True):
             if lazily:
-                linecache.lazycache("<made up>", names)  # as traceback does
+                linecache.lazycache("/no/such/made_up.py", names)  # as traceback does
             stacks = [thread["stack"] for thread in client.execute("dump-stacks")["threads"]]
             (frame,) = (frame for stack in stacks for frame in stack if frame["function"] == "hold")
-            assert (frame["file"], frame["line"], frame["text"]) == ("<made up>", 3, "")
+            assert (frame["file"], frame["line"], frame["text"]) == ("/no/such/made_up.py", 3, "")
     finally:
         over.set()
         thread.join()
-        linecache.cache.pop("<made up>", None)
+        linecache.cache.pop("/no/such/made_up.py", None)
     assert asked == []
 
 
