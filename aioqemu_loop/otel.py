@@ -1,4 +1,4 @@
-"""What loops count, as OpenTelemetry metrics. Needs opentelemetry-api: pip install aioqemu-loop[otel].
+"""What loops count, as OpenTelemetry metrics. Needs opentelemetry-api: pip install opentelemetry-api.
 
 Nothing is measured that the loops do not count anyway; their counters are read when somebody collects.
 """

@@ -79,6 +79,7 @@ def _policy_base() -> Any:
 
 
 _Base = _policy_base()
+HAS_POLICIES = _Base is not None
 
 if _Base is not None:
 

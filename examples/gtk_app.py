@@ -3,7 +3,7 @@
     python examples/gtk_app.py          # a window with a button; close it to end
     python examples/gtk_app.py --once   # one press of the button, then the end (what the tests run)
 
-Needs PyGObject (pip install aioqemu-loop[glib]) and GTK's typelib (Debian: gir1.2-gtk-4.0).
+Needs PyGObject (pip install '.[glib]') and GTK's typelib (Debian: gir1.2-gtk-4.0).
 """
 
 from __future__ import annotations

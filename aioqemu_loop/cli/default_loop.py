@@ -14,8 +14,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+from aioqemu_loop import policy
 from aioqemu_loop.loop.loop import Loop
-from aioqemu_loop.policy import EventLoopPolicy, new_event_loop
 
 # In a child that was not forked, before its sys.path is what its parent's was.
 IN_CHILD = """
@@ -27,11 +27,12 @@ install()
 
 
 def install() -> None:
-    """Raises RuntimeError where Python has no policies."""
-    policy = EventLoopPolicy()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # from 3.14 on; the program has not done this
-        asyncio.set_event_loop_policy(policy)
+    if policy.HAS_POLICIES:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # from 3.14 on; the program has not done this
+            asyncio.set_event_loop_policy(policy.EventLoopPolicy())
+    else:  # what asyncio.Runner calls
+        asyncio.events.new_event_loop = asyncio.new_event_loop = policy.new_event_loop
     actions = {"multiprocessing.spawn": _carry_to_children, "uvicorn.config": _be_default_of_uvicorn}
     for name in list(actions):
         if name in sys.modules:
@@ -93,4 +94,4 @@ def _be_default_of_uvicorn(config: Any) -> None:
 
 def uvicorn_auto(use_subprocess: bool = False) -> Callable[[], Loop]:
     """What uvicorn calls for its loop `auto`."""
-    return new_event_loop
+    return policy.new_event_loop

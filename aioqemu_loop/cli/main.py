@@ -7,7 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-RUN_USAGE = "%(prog)s [--fdmon NAME] [--poll-max-ns N] [--monitor PATH] [--debug] (script.py | -m module) [args ...]"
+RUN_USAGE = (
+    "%(prog)s [--fdmon NAME] [--poll-max-ns N] [--monitor PATH] [--debug]\n"
+    "       (script.py | -m module | -c code | -) [args ...]"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,7 +74,7 @@ def split_run(given: Sequence[str]) -> tuple[list[str], list[str]]:
     """`run`'s arguments -> its own options, and the program with its arguments."""
     takes_value = ("--fdmon", "--poll-max-ns", "--monitor")
     at = 1
-    while at < len(given) and given[at].startswith("-") and not given[at].startswith("-m"):
+    while at < len(given) and given[at].startswith("-") and not given[at].startswith(("-m", "-c")) and given[at] != "-":
         at += 2 if given[at] in takes_value else 1
     return list(given[:at]), list(given[at:])
 

@@ -1,4 +1,4 @@
-"""Running a program in this process as `python script.py` and `python -m module` would."""
+"""Running a program in this process as `python script.py`, `-m module`, `-c code` and `-` would."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import io
 import os
 import runpy
 import sys
-from importlib.machinery import SourceFileLoader, SourcelessFileLoader
+import textwrap
+from importlib.machinery import BuiltinImporter, SourceFileLoader, SourcelessFileLoader
 from types import CodeType, ModuleType, TracebackType
 
 RUNPY = runpy.run_module.__code__.co_filename
@@ -31,6 +32,30 @@ def run_module(name: str, arguments: list[str]) -> None:
     _set_first_path(os.getcwd())
     _fresh_main()
     _start_module(name, alter_argv=True)
+
+
+def run_code(code: str, arguments: list[str]) -> None:
+    """Run what is given on the command line."""
+    if sys.version_info >= (3, 14):
+        code = textwrap.dedent(code)
+    _run_text(code, "<string>", ["-c", *arguments], {})
+
+
+def run_stdin(arguments: list[str]) -> None:
+    """Run what comes from the standard input, to its end."""
+    _run_text(sys.stdin.buffer.read(), "<stdin>", ["-", *arguments], {"__file__": "<stdin>", "__cached__": None})
+
+
+def _run_text(text: str | bytes, name: str, argv: list[str], names: dict[str, object]) -> None:
+    sys.argv[:] = argv
+    _set_first_path("")
+    module = _fresh_main()
+    module.__dict__.update(names, __loader__=BuiltinImporter)
+    try:
+        exec(compile(text, name, "exec", dont_inherit=True), module.__dict__)
+    except BaseException as exc:
+        _leave_us_out(exc)
+        raise
 
 
 def _is_archive(path: str) -> bool:

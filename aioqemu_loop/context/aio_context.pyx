@@ -19,7 +19,7 @@ import threading
 
 from aioqemu_loop.context.fdmons import G_SOURCE_REASON, RINGS, make_fdmon
 from aioqemu_loop.fdmon.base import FDMonUnavailable
-from aioqemu_loop.fdmon.tracer import TRACE_EVENTS
+from aioqemu_loop.fdmon.tracer import TRACE_EVENTS, check_untraced
 from aioqemu_loop.context.poll_params import checked_factor, poll_max_ns_or_default
 
 
@@ -75,8 +75,9 @@ cdef class AioContext(ContextCore):
         """Change the fd monitor; every handler moves and no event is lost. By the context's thread only.
 
         Raises ValueError, FDMonUnavailable (io_uring after use_g_source() too), or OSError where a watched fd cannot be watched by the new one (epoll and
-        io_uring refuse regular files); then the old one stays.
+        io_uring refuse regular files), or RuntimeError in a trace callback; then the old one stays.
         """
+        check_untraced("set_fdmon")
         self.check_open()
         self.check_home()
         if fdmon == "auto" and self.g_source_mode:
@@ -132,9 +133,10 @@ cdef class AioContext(ContextCore):
         every handler moves to poll. An outside loop does not call wait() regularly, which is what submits changes.
 
         keep_io_uring=True: QEMU 10.2's answer to the same: the monitor stays, GSource.prepare() submits, and the outside
-        loop watches an eventfd that the ring signals. Raises RuntimeError while the context runs, and for keep_io_uring
-        after io_uring was given up.
+        loop watches an eventfd that the ring signals. Raises RuntimeError while the context runs or in a trace callback, and
+        for keep_io_uring after io_uring was given up.
         """
+        check_untraced("use_g_source")
         self.check_open()
         if self.depth:
             raise RuntimeError("use_g_source() cannot be called while the context runs")
@@ -275,7 +277,8 @@ cdef class AioContext(ContextCore):
     def set_tracer(self, callback, names=TRACE_EVENTS):
         """Call `callback(name, details)` for those trace events, QEMU's and ours, in whichever thread they happen; None ends it.
 
-        What the callback raises goes to sys.unraisablehook, and it is not called again. Raises ValueError for unknown names.
+        What the callback raises goes to sys.unraisablehook, and it is not called again. It is called in the middle of
+        things: set_fdmon(), use_g_source() and close() raise RuntimeError in it. Raises ValueError for unknown names.
         """
         self.tracer = None if callback is None else Tracer(callback, names)
         self.monitor.tracer = self.tracer
@@ -288,6 +291,7 @@ cdef class AioContext(ContextCore):
         """
         if self.closed:
             return
+        check_untraced("close")
         if same_process(self.mark):
             self.check_home()
             if self.depth:

@@ -62,6 +62,11 @@ def handlers(AioContext context not None):
     return found
 
 
+def owner_of(source):
+    """The transport or server that a callback's source belongs to; None where it is a handle, or something else of ours."""
+    return (<OwnedHandler>source).owner() if isinstance(source, OwnedHandler) else None
+
+
 def timers(AioContext context not None, Py_ssize_t limit):
     """[(when, in ns of the monotonic clock; the TimerHandle or Timer)], the next one first, not more than `limit`."""
     cdef TimerHeap heap = context.timers

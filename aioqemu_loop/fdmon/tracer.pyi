@@ -1,1 +1,3 @@
 TRACE_EVENTS: tuple[str, ...]
+
+def check_untraced(what: str) -> None: ...

@@ -4,6 +4,8 @@ A tracer can be taken away at any time, by another thread or by its own callback
 looks at that.
 """
 
+from cpython.pythread cimport PyThread_get_thread_ident
+
 import cython
 
 cdef extern from "Python.h":
@@ -23,6 +25,15 @@ TRACE_EVENTS = (
     "fdmon_changed",
 )
 
+# Idents of the threads that are in a callback now.
+cdef set telling = set()
+
+
+def check_untraced(str what):
+    """Raises RuntimeError in a trace callback: the monitor is in the middle of something there."""
+    if PyThread_get_thread_ident() in telling:
+        raise RuntimeError(f"{what}() cannot be called by a trace callback")
+
 
 @cython.final
 cdef class Tracer:
@@ -40,6 +51,9 @@ cdef class Tracer:
         cdef object callback = self.callback
         if callback is None or name not in self.names:
             return 0
+        thread = PyThread_get_thread_ident()
+        cdef bint outermost = thread not in telling
+        telling.add(thread)
         try:
             callback(name, details)
         except (SystemExit, KeyboardInterrupt):
@@ -48,4 +62,7 @@ cdef class Tracer:
             self.callback = None
             PyErr_SetObject(type(exc), exc)
             PyErr_WriteUnraisable(callback)
+        finally:
+            if outermost:
+                telling.discard(thread)
         return 0

@@ -1,4 +1,4 @@
-"""asyncio and GLib in one thread, on PyGObject (pip install aioqemu-loop[glib]).
+"""asyncio and GLib in one thread, on PyGObject (pip install PyGObject).
 
 Guest: attach() makes a loop a source of a GLib.MainContext, which the application runs as it always did.
 Host: run() runs the loop, which serves GLib's sources (timeouts, idles, io watches, D-Bus, child watches).
@@ -7,7 +7,7 @@ Host: run() runs the loop, which serves GLib's sources (timeouts, idles, io watc
 try:
     from gi.repository import GLib as _GLib  # noqa: F401
 except ImportError as _missing:
-    raise ImportError("aioqemu_loop.glib needs PyGObject: pip install aioqemu-loop[glib]") from _missing
+    raise ImportError("aioqemu_loop.glib needs PyGObject: pip install PyGObject") from _missing
 
 from aioqemu_loop.glib.guest import Guest, attach, create_task
 from aioqemu_loop.glib.host_loop import HostLoop, new_event_loop, run

@@ -201,12 +201,13 @@ class IOThread:
         """Cancel the tasks, close the connections, wait for their end, and join the thread. Exceptions of tasks that
         nobody else sees go to the loop's exception handler. Raises RuntimeError in the IOThread itself and in its
         default executor, which would wait for themselves."""
-        self._check_stoppable()
+        self.check_stoppable()
         self._request_stop()
         if self._worker.is_ours:
             self._worker.thread.join()
 
-    def _check_stoppable(self) -> None:
+    def check_stoppable(self) -> None:
+        """Raises RuntimeError where stop() would wait for the thread that calls."""
         if self._worker.is_ours and self._worker.waits_for(threading.current_thread()):
             raise RuntimeError(f"IOThread {self.name!r} cannot stop itself")
 

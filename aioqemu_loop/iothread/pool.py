@@ -50,7 +50,7 @@ class IOThreadPool(Sequence[IOThread]):
     def stop(self) -> None:
         """Stop all of them; see IOThread.stop(). None has been asked to where that raises RuntimeError."""
         for thread in self._threads:
-            thread._check_stoppable()
+            thread.check_stoppable()
         for thread in self._threads:
             thread._request_stop()  # all at once, so that they end side by side
         for thread in self._threads:

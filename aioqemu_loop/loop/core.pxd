@@ -1,3 +1,5 @@
+from libc.stdint cimport int64_t
+
 from aioqemu_loop.context.aio_context cimport AioContext
 from aioqemu_loop.context.handle cimport Handle, TimerHandle
 
@@ -12,11 +14,14 @@ cdef class LoopCore:
     cdef dict future_options
     # The monitor asks for it: tasks then carry `_aioqemu_born`, in seconds of the monotonic clock.
     cdef public bint _notes_task_births
+    # Each of these is called with (source, -1) before every callback, and after it with the ns that it took.
+    cdef public tuple _callback_listeners
 
     cdef object make_task(self, object coro, dict kwargs)
     cdef int check_debug(self, object callback, str method) except -1
     cdef int note_replaced(self, object name) except -1
     cdef int choose_timing(self) except -1
+    cdef int64_t slow_callback_ns(self) except -1
     cdef int refuse_closed(self) except -1
     cdef TimerHandle schedule(self, object when, object callback, tuple args, object context)
     cdef int refuse_transport(self, object fd) except -1

@@ -14,6 +14,7 @@ class LoopCore:
     _stopping: bool
     _thread_id: int | None
     _notes_task_births: bool
+    _callback_listeners: tuple[Callable[[Any, int], None], ...]
     @property
     def context(self) -> AioContext: ...
     @property

@@ -58,6 +58,7 @@ cdef class LoopCore:
     """Native half of Loop."""
 
     def __cinit__(self, *args, **kwargs):
+        self._callback_listeners = ()
         self._closed = True  # until BaseEventLoop.__init__ says otherwise; a loop that failed to start needs no close
 
     def __init__(self, fdmon="auto", poll_max_ns=None):
@@ -295,8 +296,14 @@ cdef class LoopCore:
 
     cdef int choose_timing(self) except -1:
         # 0 switches timing off, and a duration of 0 means every callback.
-        self.context.slow_ns = seconds_to_ns(max(self.slow_callback_duration, 1e-9)) if self._debug else 0
+        if self._callback_listeners:
+            self.context.slow_ns = 1
+        else:
+            self.context.slow_ns = self.slow_callback_ns() if self._debug else 0
         return 0
+
+    cdef int64_t slow_callback_ns(self) except -1:
+        return seconds_to_ns(max(self.slow_callback_duration, 1e-9))
 
     def _dispatch_guest(self):
         """The turns of an outside main loop: in them this is the running loop, as in run_forever(). A task that runs that main
@@ -331,9 +338,14 @@ cdef class LoopCore:
         self.call_exception_handler({"message": f"Exception in {source!r}", "exception": exc})
 
     def _callback_timed(self, source, took_ns):
-        """Debug mode: told before each callback (took_ns -1) and after (0, or its time if that was too long)."""
+        """Debug mode, or somebody listens: told before each callback (took_ns -1) and after (0, or its time if that was
+        too long)."""
+        for listener in self._callback_listeners:
+            listener(source, took_ns)
+        if not self._debug:
+            return
         self._current_handle = source if took_ns < 0 and isinstance(source, Handle) else None
-        if took_ns > 0:
+        if took_ns > 0 and took_ns >= self.slow_callback_ns():
             name = base_events._format_handle(source) if isinstance(source, Handle) else repr(source)
             base_events.logger.warning("Executing %s took %.3f seconds", name, took_ns / 1e9)
 

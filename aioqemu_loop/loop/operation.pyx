@@ -40,6 +40,9 @@ cdef class Operation(CqeHandler):
     """Prepare `sqe`, then await it: what the kernel returned, or -errno. -ECANCELED: it has not happened, the loop has no ring
     (any more). `result` is the same, also where the await was cancelled."""
 
+    def __init__(self, *args, **kwargs):
+        raise TypeError("operations are made by the loop's methods")
+
     def __await__(self):
         future = Outcome(loop=self.loop)
         future.asked = False

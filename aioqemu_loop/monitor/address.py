@@ -114,23 +114,44 @@ def _listen_unix(path: str) -> socket.socket:
 
 @contextlib.contextmanager
 def _one_at_a_time(path: str) -> Iterator[None]:
-    """Monitors in one folder begin to listen one after the other: of two that find a stale file only one replaces it,
-    and none takes one for stale that is not listened on yet. The folder is locked, which leaves nothing behind."""
-    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Monitors at one path begin to listen one after the other: of two that find a stale file only one replaces it, and
+    none takes one for stale that is not listened on yet. What is locked is a file that only this user can open, so that
+    nobody else can keep it locked; it is gone afterwards."""
+    deadline = time.monotonic() + _LOCK_PATIENCE
+    while (lock := _take_lock(f"{path}.lock")) is None:
+        if time.monotonic() >= deadline:
+            raise OSError(errno.EBUSY, f"somebody keeps {path + '.lock'!r} locked")
+        time.sleep(0.005)
     try:
-        deadline = time.monotonic() + _LOCK_PATIENCE
-        while True:
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise OSError(errno.EBUSY, f"the folder of {path!r} is locked by somebody") from None
-            time.sleep(0.005)
         yield
     finally:
-        fcntl.flock(folder, fcntl.LOCK_UN)  # closing is not enough: a child that is forked just now has it open, too
-        os.close(folder)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{path}.lock")
+        _let_go(lock)
+
+
+def _take_lock(path: str) -> int | None:
+    """An fd, or None while another has it. Raises OSError, PermissionError where the file is another user's."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        if os.fstat(lock).st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, f"{path!r} belongs to another user")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _identity(path) == _identity(lock):
+            return lock
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    except BaseException:
+        os.close(lock)
+        raise
+    _let_go(lock)  # whoever had it has removed the file meanwhile
+    return None
+
+
+def _let_go(lock: int) -> None:
+    fcntl.flock(lock, fcntl.LOCK_UN)  # closing is not enough: a child that is forked just now has it open, too
+    os.close(lock)
 
 
 def _remove_stale(path: str) -> None:
@@ -154,10 +175,10 @@ def _somebody_listens(path: str) -> bool:
     return True
 
 
-def _identity(path: str) -> Identity | None:
-    """Inode numbers are used again soon, but hardly at the same time."""
+def _identity(file: str | int) -> Identity | None:
+    """Of a path or an open file. Inode numbers are used again soon, but hardly at the same time."""
     try:
-        found = os.lstat(path)
+        found = os.fstat(file) if isinstance(file, int) else os.lstat(file)
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino, found.st_mtime_ns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 
 from aioqemu_loop.monitor.monitor import Monitor, start
@@ -22,4 +23,12 @@ def start_from_environment() -> None:
     try:
         _monitor = start(address.replace("%p", str(os.getpid())))
     except Exception as exc:
-        warnings.warn(f"no monitor at AIOQEMU_MONITOR={address}: {exc}", RuntimeWarning, stacklevel=4)
+        _tell(f"no monitor at AIOQEMU_MONITOR={address}: {exc}")
+
+
+def _tell(text: str) -> None:
+    try:
+        warnings.warn(text, RuntimeWarning, stacklevel=5)
+    except RuntimeWarning:  # -W error is there for what the program does wrong
+        if sys.stderr is not None:
+            print(f"RuntimeWarning: {text}", file=sys.stderr)

@@ -72,7 +72,7 @@ def _show_view(client: Client, path: str, interval: float) -> int:
     except ImportError as exc:
         if (exc.name or "").partition(".")[0] != "rich":
             raise
-        return _fail("the live view needs the package rich: pip install aioqemu-loop[monitor]", 1)
+        return _fail("the live view needs the package rich: pip install rich", 1)
     return show(client, path, interval)
 
 

@@ -47,6 +47,10 @@ def maybe_integer(smallest: int, largest: int) -> Argument:
     return Argument("integer", True, smallest, largest)
 
 
+# Of what may be many: how much of it is wanted. An answer has some MiB at most.
+LIMIT = maybe_integer(1, 5000)
+
+
 @dataclass(frozen=True)
 class Command:
     name: str

@@ -22,6 +22,8 @@ from aioqemu_loop.monitor.stalls import Stalls
 
 # Below it the monitor itself would be what costs time.
 MIN_STALL_SECONDS = 0.01
+# Seconds until it tries again where no client can be accepted, for want of file descriptors for instance.
+ACCEPT_AGAIN_IN = 1.0
 
 _running: list[Monitor] = []
 
@@ -35,12 +37,12 @@ class Monitor:
 
     def __init__(self, listening: ListeningSocket, stall_seconds: float, max_clients: int) -> None:
         """For start()."""
-        self.budget = Budget()
         self.stalls = Stalls(stall_seconds, self._tell_all)
         self._stall_seconds = stall_seconds
         self._listening = listening
         self._max_clients = max_clients
         self._sessions: dict[Session, socket.socket] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._pid = os.getpid()
         # epoll is always there, and takes no locked memory from the program; nothing here is worth spinning for.
         self._thread = IOThread("aioqemu-monitor", fdmon="epoll", poll_max_ns=0)
@@ -81,9 +83,12 @@ class Monitor:
         return self in _running
 
     def stop(self) -> None:
-        """Close the connections, remove the socket's file, and end the thread. Once is enough."""
+        """Close the connections, remove the socket's file, and end the thread. Once is enough. Raises RuntimeError
+        in the monitor's own thread, which would wait for itself; nothing has changed then."""
         if self._pid != os.getpid():
             return
+        if self.running:
+            self._thread.check_stoppable()
         try:
             _running.remove(self)
         except ValueError:
@@ -100,13 +105,32 @@ class Monitor:
     # -- in the monitor's thread --
 
     async def _begin(self) -> None:
+        self.budget = Budget()
+        self._listening.sock.setblocking(False)
+        self._begin_accepting()
+        self._watch_loops(asyncio.get_running_loop())
+
+    def _begin_accepting(self) -> None:
+        asyncio.get_running_loop().add_reader(self._listening.sock, self._accept)
+
+    def _accept(self) -> None:
+        """One, and the next when the budget allows: a server would take all that come, whatever that costs."""
         loop = asyncio.get_running_loop()
-        sock = self._listening.sock
-        if self.is_tcp:
-            await asyncio.start_server(self._serve, sock=sock)
+        try:
+            sock, _ = self._listening.sock.accept()
+        except BlockingIOError:  # it has gone
+            return
+        except OSError:
+            pause = ACCEPT_AGAIN_IN
         else:
-            await asyncio.start_unix_server(self._serve, sock=sock)
-        self._watch_loops(loop)
+            task = loop.create_task(self._serve(sock))
+            self._tasks.add(task)  # asyncio itself holds it weakly
+            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(lambda _: sock.close())  # for one that ends before there is a transport
+            pause = self.budget.pause()
+        if pause:
+            loop.remove_reader(self._listening.sock)
+            loop.call_later(pause, self._begin_accepting)
 
     def _watch_loops(self, own: asyncio.AbstractEventLoop) -> None:
         """A few times per threshold."""
@@ -116,13 +140,14 @@ class Monitor:
         finally:
             own.call_later(again_in, self._watch_loops, own)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, sock: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=sock)
         if len(self._sessions) >= self._max_clients:
             writer.write(encode(QMPError(f"The monitor has {self._max_clients} clients already").as_answer()) + b"\r\n")
             writer.close()
             return
         session = Session(self, reader, writer)
-        self._sessions[session] = writer.get_extra_info("socket")
+        self._sessions[session] = sock
         try:
             await session.serve()
         except asyncio.CancelledError:  # by stop(); asyncio's streams would report it as an error

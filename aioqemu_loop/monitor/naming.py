@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import os
 import stat
 import types
 from typing import Any
+
+from aioqemu_loop.monitor.standard import class_name, is_task, task_name, type_name
 
 FUNCTIONS: tuple[type, ...] = (
     types.FunctionType,
@@ -15,26 +16,28 @@ FUNCTIONS: tuple[type, ...] = (
     types.BuiltinFunctionType,
     types.MethodWrapperType,
     types.MethodDescriptorType,
-    type,
 )
+COROUTINES: tuple[type, ...] = (types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType)
+partial_function = functools.partial.func.__get__
+partial_arguments = functools.partial.args.__get__
 COMPILED_FUNCTIONS = ("cython_function_or_method", "TaskStepMethWrapper")
-
-
-def type_name(thing: object) -> str:
-    """The class's qualified name, with its module but for builtins."""
-    kind = type(thing)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def callable_name(function: Any) -> str:
     """What a callback is: "module.Class.method", and for a task's step the name of the task."""
     while issubclass(type(function), functools.partial):
-        function = function.func
-    if not (issubclass(type(function), FUNCTIONS) or type(function).__name__ in COMPILED_FUNCTIONS):
+        function = partial_function(function)
+    if issubclass(type(function), type):
+        return class_name(function)
+    if not is_function(function):
         return type_name(function)  # an object that can be called: its attributes may be code
     owner: Any = getattr(function, "__self__", None)
-    if issubclass(type(owner), asyncio.Task):
-        return f"step of task {owner.get_name()}"
+    if is_task(owner):
+        return f"step of task {task_name(owner)}"
+    if type(function) is types.MethodType:
+        function = function.__func__
+        if not is_function(function):
+            return type_name(function)
     name = getattr(function, "__qualname__", None)
     if not isinstance(name, str):
         return type_name(function)
@@ -44,9 +47,18 @@ def callable_name(function: Any) -> str:
     return f"{module}.{name}" if module else name
 
 
+def is_function(thing: object) -> bool:
+    """Whether its attributes are just that."""
+    return type(thing) in FUNCTIONS or type(thing).__name__ in COMPILED_FUNCTIONS
+
+
+def is_coroutine(thing: object) -> bool:
+    """The same of a coroutine or generator."""
+    return type(thing) in COROUTINES or type_name(thing).startswith("_cython_")
+
+
 def coroutine_name(coroutine: Any) -> str:
-    name = getattr(coroutine, "__qualname__", None)
-    return name if isinstance(name, str) else type_name(coroutine)
+    return coroutine.__qualname__ if is_coroutine(coroutine) else type_name(coroutine)
 
 
 def handle_name(handle: Any) -> str | None:

@@ -22,6 +22,7 @@ from aioqemu_loop.iothread.iothread import IOThread, iothreads
 from aioqemu_loop.loop import registry
 from aioqemu_loop.loop.loop import Loop
 from aioqemu_loop.monitor.errors import QMPError
+from aioqemu_loop.monitor.standard import thread_attribute
 from aioqemu_loop.transports import inspection as transport_inspection
 
 _EVENT_NAMES = ((select.POLLIN, "in"), (select.POLLOUT, "out"), (select.POLLPRI, "pri"), (select.POLLRDHUP, "rdhup"))
@@ -90,7 +91,7 @@ def thread_ident(loop: Loop) -> int | None:
 
 def thread_of(loop: Loop) -> threading.Thread | None:
     ident = thread_ident(loop)
-    return next((thread for thread in threading.enumerate() if thread.ident == ident), None)
+    return next((thread for thread in threading.enumerate() if thread_attribute(thread, "ident") == ident), None)
 
 
 def progress(loop: Loop) -> tuple[tuple[int, int], bool]:
@@ -171,6 +172,23 @@ def task_id(task: Any) -> str:
     if found is None:
         found = _task_ids.setdefault(task, f"task{next(_next_task)}")
     return found
+
+
+def owner_of(source: Any) -> Any:
+    """The transport or server of a callback's source, or None."""
+    return inspection.owner_of(source)
+
+
+def add_callback_listener(loop: Loop, listener: Callable[[Any, int], None]) -> None:
+    """Have it called, in the loop's thread, with each callback's source and -1 before that runs, and with the ns that
+    it took afterwards."""
+    loop._callback_listeners = (*loop._callback_listeners, listener)
+    if not loop.is_closed():
+        loop.context.notify()
+
+
+def remove_callback_listener(loop: Loop, listener: Callable[[Any, int], None]) -> None:
+    loop._callback_listeners = tuple(other for other in loop._callback_listeners if other != listener)
 
 
 def buffered(transport: Any) -> int:

@@ -71,22 +71,17 @@ class Session:
 
     async def _answer_all(self) -> bool:
         """What is complete in the input. False: the connection is to be closed."""
-        budget = self.monitor.budget
         while True:
-            await budget.wait()
-            started = time.thread_time()
+            await self.monitor.budget.wait()
             try:
                 text = self._stream.next()
             except LimitExceeded as exc:
-                budget.spend(time.thread_time() - started)
                 self._write(exc.as_answer())
                 return False
             if text is None:
-                budget.spend(time.thread_time() - started)
                 return True
             answer, goes_on = await self._answer(text)
             self._write(answer)
-            budget.spend(time.thread_time() - started)
             await self._until_read()
             if not goes_on:
                 return False

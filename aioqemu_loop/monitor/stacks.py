@@ -7,12 +7,18 @@ threads go on while theirs are looked at, so a stack may be a moment old; it is 
 from __future__ import annotations
 
 import linecache
+import os
+import stat
 import sys
 import threading
 from types import FrameType
 from typing import Any
 
+from aioqemu_loop.monitor.naming import is_coroutine
+from aioqemu_loop.monitor.standard import thread_attribute
+
 MAX_DEPTH = 100
+MAX_SOURCE = 16 << 20  # bytes
 
 Frame = dict[str, Any]
 
@@ -24,8 +30,24 @@ def describe_frame(frame: FrameType) -> Frame:
         "file": code.co_filename,
         "line": line,
         "function": getattr(code, "co_qualname", code.co_name),  # 3.11
-        "text": linecache.getline(code.co_filename, line, frame.f_globals).strip(),
+        "text": _source_line(code.co_filename, line),
     }
+
+
+def _source_line(file: str, number: int) -> str:
+    """From a file, or from what Python has read already: a loader is the program's code, and reading what is no file
+    may never end."""
+    entry = linecache.cache.get(file)
+    if entry is None:
+        try:
+            found = os.stat(file)
+        except (OSError, ValueError):
+            return ""
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_SOURCE:
+            return ""
+    elif len(entry) == 1:  # to be read by the module's loader, once somebody asks
+        return ""
+    return linecache.getline(file, number).strip()
 
 
 def frames_from(innermost: FrameType | None, end: FrameType | None = None) -> list[FrameType]:
@@ -48,15 +70,15 @@ def thread_stack(ident: int | None) -> list[Frame]:
 
 def all_threads() -> list[dict[str, Any]]:
     """Every thread that runs Python code, also those that `threading` does not know (they have no name)."""
-    known = {thread.ident: thread for thread in threading.enumerate()}
+    known = {thread_attribute(thread, "ident"): thread for thread in threading.enumerate()}
     found = []
     for ident, innermost in sys._current_frames().items():
         thread = known.get(ident)
         found.append(
             {
-                "name": None if thread is None else thread.name,
-                "thread-id": None if thread is None else thread.native_id,
-                "daemon": None if thread is None else thread.daemon,
+                "name": thread_attribute(thread, "name"),
+                "thread-id": thread_attribute(thread, "native_id"),
+                "daemon": thread_attribute(thread, "daemon"),
                 "stack": [describe_frame(frame) for frame in frames_from(innermost)],
             }
         )
@@ -66,7 +88,7 @@ def all_threads() -> list[dict[str, Any]]:
 def coroutine_frames(coroutine: Any) -> list[FrameType]:
     """A suspended coroutine's frames down to what it waits in."""
     found: list[FrameType] = []
-    for _ in range(MAX_DEPTH):
+    while is_coroutine(coroutine) and len(found) < MAX_DEPTH:
         for prefix, awaits in (("cr", "cr_await"), ("gi", "gi_yieldfrom"), ("ag", "ag_await")):
             frame = getattr(coroutine, f"{prefix}_frame", None)
             if frame is not None:

@@ -11,6 +11,7 @@ from typing import Any
 from aioqemu_loop.loop.loop import Loop
 from aioqemu_loop.monitor import probes
 from aioqemu_loop.monitor.stacks import thread_stack
+from aioqemu_loop.monitor.standard import task_name, thread_attribute
 
 LOOKS_PER_THRESHOLD = 4
 
@@ -69,8 +70,8 @@ def _whereabouts(loop: Loop) -> dict[str, Any]:
     thread = probes.thread_of(loop)
     task = probes.current_task(loop)
     return {
-        "thread": None if thread is None else thread.name,
-        "thread-id": None if thread is None else thread.native_id,
-        "task": None if task is None else {"id": probes.task_id(task), "name": task.get_name()},
+        "thread": thread_attribute(thread, "name"),
+        "thread-id": thread_attribute(thread, "native_id"),
+        "task": None if task is None else {"id": probes.task_id(task), "name": task_name(task)},
         "stack": thread_stack(probes.thread_ident(loop)),
     }

@@ -10,8 +10,18 @@ from typing import Any
 
 from aioqemu_loop.loop.loop import Loop
 from aioqemu_loop.monitor import probes
-from aioqemu_loop.monitor.naming import FUNCTIONS, coroutine_name, type_name
+from aioqemu_loop.monitor.budget import Budget
+from aioqemu_loop.monitor.naming import coroutine_name, is_function, partial_arguments, partial_function
 from aioqemu_loop.monitor.stacks import task_stack
+from aioqemu_loop.monitor.standard import (
+    field,
+    is_task,
+    task_cancelling,
+    task_coroutine,
+    task_done,
+    task_name,
+    type_name,
+)
 
 Task = asyncio.Task[Any]
 TaskGroup: Any = getattr(asyncio, "TaskGroup", None)  # 3.11
@@ -22,27 +32,30 @@ def all_tasks(loop: Loop) -> list[Task]:
     return sorted(asyncio.all_tasks(loop), key=lambda task: probes.task_born(task) or 0.0)
 
 
-def describe_tasks(loop: Loop, limit: int, stacks: bool) -> list[dict[str, Any]]:
-    """The first `limit` of them."""
+async def describe_tasks(loop: Loop, limit: int, stacks: bool, budget: Budget) -> list[dict[str, Any]]:
+    """The first `limit` of them, as they are one after the other."""
     tasks = all_tasks(loop)
     waiters = find_waiters(tasks)
-    now = time.monotonic()
-    return [describe_task(loop, task, waiters.get(task, set()), now, stacks) for task in tasks[:limit]]
+
+    def describe(task: Task) -> dict[str, Any] | None:
+        return None if task_done(task) else describe_task(loop, task, waiters.get(task, set()), stacks)
+
+    return [found for found in await budget.map(describe, tasks[:limit]) if found is not None]
 
 
-def describe_task(loop: Loop, task: Task, waiters: Iterable[Task], now: float, stacks: bool) -> dict[str, Any]:
+def describe_task(loop: Loop, task: Task, waiters: Iterable[Task], stacks: bool) -> dict[str, Any]:
     running = probes.current_task(loop) is task
-    waits_for = getattr(task, "_fut_waiter", None)
+    waits_for = field(task, "_fut_waiter")
     born = probes.task_born(task)
-    coroutine = task.get_coro()
+    coroutine = task_coroutine(task)
     found: dict[str, Any] = {
         "loop": probes.loop_id(loop),
         "id": probes.task_id(task),
-        "name": task.get_name(),
+        "name": task_name(task),
         "state": "running" if running else "ready" if waits_for is None else "waiting",
-        "cancelling": bool(getattr(task, "_must_cancel", False) or (hasattr(task, "cancelling") and task.cancelling())),
+        "cancelling": task_cancelling(task),
         "coroutine": coroutine_name(coroutine),
-        "age": None if born is None else round(now - born, 3),
+        "age": None if born is None else round(time.monotonic() - born, 3),
         "waiting-for": None if waits_for is None else describe_future(waits_for),
         "awaited-by": sorted(probes.task_id(waiter) for waiter in waiters),
     }
@@ -54,7 +67,7 @@ def describe_task(loop: Loop, task: Task, waiters: Iterable[Task], now: float, s
 def describe_future(future: Any) -> dict[str, Any]:
     """What a task waits for: another task by its id, or the kind of future."""
     found = {"type": type_name(future), "task": None}
-    if isinstance(future, asyncio.Task):
+    if is_task(future):
         found["task"] = probes.task_id(future)
     return found
 
@@ -65,9 +78,7 @@ def find_waiters(tasks: Iterable[Task]) -> dict[Task, set[Task]]:
     From 3.14 on asyncio notes it. Before that it is seen in what is called when a task is done: such a callback holds
     the future that somebody waits for, or belongs to an object that knows the waiting task.
     """
-    waiting = {
-        id(future): task for task in tasks for future in [getattr(task, "_fut_waiter", None)] if future is not None
-    }
+    waiting = {id(future): task for task in tasks for future in [field(task, "_fut_waiter")] if future is not None}
     found: dict[Task, set[Task]] = {}
     for task in tasks:
         waiters = set(_noted_waiters(task))
@@ -75,7 +86,7 @@ def find_waiters(tasks: Iterable[Task]) -> dict[Task, set[Task]]:
             waiters.add(waiting[id(task)])
         for callback in _callbacks(task):
             for thing in _held_by(callback):
-                if issubclass(type(thing), asyncio.Task):
+                if is_task(thing):
                     waiters.add(thing)
                 elif id(thing) in waiting:
                     waiters.add(waiting[id(thing)])
@@ -85,24 +96,24 @@ def find_waiters(tasks: Iterable[Task]) -> dict[Task, set[Task]]:
 
 
 def _noted_waiters(future: Any, depth: int = 8) -> Iterator[Task]:
-    for waiter in list(getattr(future, "_asyncio_awaited_by", None) or ()):
-        if isinstance(waiter, asyncio.Task):
+    for waiter in list(field(future, "_asyncio_awaited_by") or ()):
+        if is_task(waiter):
             yield waiter
         elif depth:
             yield from _noted_waiters(waiter, depth - 1)
 
 
 def _callbacks(task: Task) -> list[Any]:
-    return [entry[0] for entry in list(getattr(task, "_callbacks", None) or ())]
+    return [entry[0] for entry in list(field(task, "_callbacks") or ())]
 
 
 def _held_by(callback: Any) -> Iterator[Any]:
     """Futures, and tasks that a group's callback stands for."""
     if issubclass(type(callback), functools.partial):
-        yield from callback.args
-        yield from _held_by(callback.func)
+        yield from partial_arguments(callback)
+        yield from _held_by(partial_function(callback))
         return
-    if not issubclass(type(callback), FUNCTIONS):
+    if not is_function(callback):
         return  # its attributes may be code
     owner = getattr(callback, "__self__", None)
     if owner is not None:

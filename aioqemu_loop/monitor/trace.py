@@ -95,12 +95,10 @@ class TraceFeed:
             self._lost += 1
 
     def _send(self) -> None:
-        started = time.thread_time()
         lost, self._lost = self._lost, 0
         self._session.lose_events(lost)
         for _ in range(len(self._queue)):
             when, loop, name, details = self._queue.popleft()
             self._session.send_event("TRACE", {"name": name, "loop": loop, "arguments": details}, when)
-        pause = self._session.monitor.budget.spend(time.thread_time() - started)
-        again_in = max(SEND_EVERY, pause)
+        again_in = max(SEND_EVERY, self._session.monitor.budget.pause())
         self._timer = asyncio.get_running_loop().call_later(again_in, self._send) if self.names else None

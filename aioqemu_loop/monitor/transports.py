@@ -7,12 +7,15 @@ import socket
 from typing import Any
 
 from aioqemu_loop.monitor import probes
-from aioqemu_loop.monitor.naming import address_name, type_name
+from aioqemu_loop.monitor.naming import address_name
+from aioqemu_loop.monitor.standard import type_name
 from aioqemu_loop.transports.tls import TLSTransport
 
 
-def describe_transport(fd: int, owner: Any) -> dict[str, Any] | None:
-    """owner: a transport, or a server or socket that listens, or None. Returns None where it was closed meanwhile."""
+def describe_transport(handler: tuple[int, Any]) -> dict[str, Any] | None:
+    """handler: (fd, owner), which is a transport, or a server or socket that listens, or None. Returns None where it
+    was closed meanwhile."""
+    fd, owner = handler
     if isinstance(owner, asyncio.AbstractServer | socket.socket):
         return _describe_listener(fd, owner)
     protocol = None if owner is None else owner.get_protocol()
@@ -37,6 +40,15 @@ def describe_transport(fd: int, owner: Any) -> dict[str, Any] | None:
         "tls": None if tls is None else _describe_tls(tls),
         "protocol": type_name(protocol),
     }
+
+
+def innermost_protocol(owner: Any) -> Any:
+    """The program's: that above TLS. The owner itself where it is a server or socket that listens."""
+    if isinstance(owner, asyncio.AbstractServer | socket.socket):
+        return owner
+    protocol = owner.get_protocol()
+    tls: Any = protocol if type(protocol) is TLSTransport else None
+    return protocol if tls is None else tls.get_protocol()
 
 
 def _describe_listener(fd: int, owner: Any) -> dict[str, Any] | None:

@@ -18,6 +18,9 @@ from aioqemu_loop.monitor.figures import Rates, bars, count, duration, percentil
 # What is asked for each time: a view must not cost the program much, whatever its size.
 MAX_TASKS = 500
 MAX_TRANSPORTS = 200
+MAX_BUSIEST = 20
+# For how long callbacks are timed.
+BUSIEST_MS = 50
 # More are counted only.
 MAX_LOOPS = 4
 # Buckets of the lag's histogram above which their lower bound stands.
@@ -33,6 +36,7 @@ class Snapshot:
     metrics: dict[str, dict[str, Any]]
     tasks: list[dict[str, Any]]
     transports: list[dict[str, Any]]
+    busiest: list[dict[str, Any]]
     # Loop -> the innermost frame of its thread, of those that are stalled.
     places: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -46,6 +50,7 @@ def take(client: Client) -> Snapshot:
         metrics,
         client.execute("query-tasks", {"limit": MAX_TASKS, "stacks": False}),
         client.execute("query-transports", {"limit": MAX_TRANSPORTS}),
+        client.execute("query-busiest", {"limit": MAX_BUSIEST, "milliseconds": BUSIEST_MS}),
     )
     if any(loop["stalled"] for loop in loops):
         stacks = {thread["thread-id"]: thread["stack"] for thread in client.execute("dump-stacks")["threads"]}
@@ -93,9 +98,9 @@ def render(before: Snapshot, now: Snapshot, version: str, path: str, height: int
     title = Text.assemble((version, "bold"), "  ", (path, "cyan"), no_wrap=True, overflow="ellipsis")
     shown = min(MAX_LOOPS, len(now.loops))
     above = 1 + 2 * (1 + shown) + (len(now.loops) > shown)
-    # Two lists, each with a heading and a line that counts what it leaves out.
-    rows = max(1, (height - above) // 2 - 2)
-    return Group(title, *_loops(now, rates), _tasks(now, rows), _transports(now, rows))
+    # Three lists, each with a heading and a line that counts what it leaves out.
+    rows = max(1, (height - above) // 3 - 2)
+    return Group(title, *_loops(now, rates), _busiest(now, rows), _tasks(now, rows), _transports(now, rows))
 
 
 def _table(*columns: tuple[str, str, int | None]) -> Table:
@@ -165,6 +170,25 @@ def _stall(loop: dict[str, Any], place: dict[str, Any] | None) -> Text:
     text = Text(f"{loop['id']:8}stalled for {loop['stalled']:.1f}s{where}", style="bold red", no_wrap=True)
     text.overflow = "ellipsis"
     return text
+
+
+def _busiest(now: Snapshot, rows: int) -> Table:
+    """The callbacks that loops spend their time in, of all loops together."""
+    table = _table(
+        ("busy", "right", 6),
+        ("callbacks of", "left", None),
+        ("loop", "left", 7),
+        ("calls", "right", 6),
+        ("each", "right", 8),
+    )
+    ordered = sorted(now.busiest, key=lambda entry: -entry["seconds"])
+    for entry in ordered[:rows]:
+        each = duration(entry["seconds"] * 1e9 / entry["calls"])
+        table.add_row(f"{entry['share']:.1%}", entry["callback"], entry["loop"], count(entry["calls"]), each)
+    hidden = len(ordered) - rows
+    if hidden > 0:
+        table.add_row("", Text(f"and {hidden} more", style="dim"))
+    return table
 
 
 def _tasks(now: Snapshot, rows: int) -> Table:

@@ -24,10 +24,9 @@ import pytest
 
 from aioqemu_loop._version import __version__
 from aioqemu_loop.loop.loop import Loop
-from aioqemu_loop.policy import EventLoopPolicy, new_event_loop
+from aioqemu_loop.policy import HAS_POLICIES, EventLoopPolicy, new_event_loop
 
 FIXTURE = "aioqemu_fdmon"
-HAS_POLICIES = sys.version_info < (3, 16)
 
 
 def factory_for(fdmon: str) -> Callable[[], Loop]:

@@ -14,7 +14,9 @@ import inspect
 import os
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Coroutine, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -34,6 +36,8 @@ class Leaks:
         self._watched = False  # whether the test that runs is looked at
         self._known: set[object] = set()  # what was there before, or belongs to wider scopes
         self._loops: list[asyncio.AbstractEventLoop] = []  # those that fixtures hold
+        # Those of fixtures of wider scopes: they start their threads when there is work, so maybe inside a test.
+        self._pools: weakref.WeakSet[ThreadPoolExecutor] = weakref.WeakSet()
         self._left: dict[object, str] = {}  # task -> what it was when it was found
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -56,6 +60,8 @@ class Leaks:
         try:
             value = yield
             loop = _loop_of(value)
+            if fixturedef.scope != "function" and isinstance(value, ThreadPoolExecutor):
+                self._pools.add(value)
         finally:
             if loop is not None or fixturedef.scope != "function":
                 self._known |= self._everything() - before
@@ -135,11 +141,11 @@ class Leaks:
     # -- threads and file descriptors --
 
     def _threads_left(self) -> list[str]:
-        pools = [getattr(loop, "_default_executor", None) for loop in self._loops]
-        of_loops = {thread for pool in pools for thread in getattr(pool, "_threads", ())}
+        pools = [*self._pools, *(getattr(loop, "_default_executor", None) for loop in self._loops)]
+        of_pools = {thread for pool in pools for thread in getattr(pool, "_threads", ())}
         result = []
         for thread in threading.enumerate():
-            if thread in self._known or thread in of_loops:
+            if thread in self._known or thread in of_pools:
                 continue
             thread.join(PATIENCE)
             if thread.is_alive():

@@ -25,6 +25,7 @@ cdef extern from "Python.h":
     int PyContext_Exit(object context)
     void PyErr_Clear()
     object PyContext_CopyCurrent()
+    Py_ssize_t PY_SSIZE_T_MAX
 
 cdef object Socket = socket.socket
 # Files whose fd was closed by somebody else, and is somebody else's now: their end must not close it again.
@@ -38,6 +39,9 @@ cdef class BaseTransport(Sink):
 
     def __cinit__(self):
         self.fd = -1
+
+    def __init__(self, *args, **kwargs):
+        raise TypeError(f"{type(self).__name__} objects are made by the loop's methods")
 
     cdef int set_up(self, AioContext context, object loop, int fd, object file, object protocol, dict extra,
                     object given_context, object py_context=None) except -1:
@@ -84,7 +88,7 @@ cdef class BaseTransport(Sink):
         return self.protocol
 
     def get_extra_info(self, name, default=None):
-        if name not in self.extra:
+        if name not in self.extra and isinstance(name, str):
             self.lookup(name)
         return self.extra.get(name, default)
 
@@ -323,11 +327,11 @@ cdef int tell_flow(object protocol, bint pause, object transport, object loop) e
 
 
 cdef tuple water_marks(object high, object low, Py_ssize_t default_high):
-    """(high, low) where one or both may be None."""
+    """(high, low), whole numbers that fit, where one or both may be None, fractions or any size."""
     if high is None:
         high = default_high if low is None else 4 * low
     if low is None:
         low = high // 4
     if not high >= low >= 0:
         raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-    return high, low
+    return int(min(high, PY_SSIZE_T_MAX)), int(min(low, PY_SSIZE_T_MAX))

@@ -190,7 +190,11 @@ cdef class SocketEngine(ReadinessEngine):
             data = self.take_chunks()
         else:
             self.reading = False
-            sink.received(self.end)
+            try:
+                sink.received(self.end)
+            except (SystemExit, KeyboardInterrupt):
+                self.read_on()  # to tell it once more: nobody has closed the transport
+                raise
             return 1
         sink.took(PyBytes_AS_STRING(data), len(data), data)
         return 1

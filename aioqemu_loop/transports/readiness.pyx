@@ -101,7 +101,12 @@ cdef class ReadinessEngine(Engine):
         count_received(&self.context.counters, got)
         if got > 0 and self.edge and (more or got == size):
             self.read_again(revents)  # queued first: the protocol may raise
-        sink.received(got)
+        try:
+            sink.received(got)
+        except (SystemExit, KeyboardInterrupt):
+            if got == 0 and self.edge:
+                self.read_again(revents)  # nobody has closed the transport for it
+            raise
         return 0
 
     cdef int read_again(self, int revents) except -1:

@@ -17,11 +17,14 @@ ROOT = Path(__file__).resolve().parents[2]
 def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """command("doctor", ...) in an empty folder, with warnings as errors; gives back what subprocess.run() does."""
 
-    def run(*args: str, options: tuple[str, ...] = ("-W", "error"), preexec_fn=None, **environment: str):
+    def run(
+        *args: str, options: tuple[str, ...] = ("-W", "error"), preexec_fn=None, stdin: str = "", **environment: str
+    ):
         return subprocess.run(
             [sys.executable, *options, "-m", "aioqemu_loop", *args],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=50,

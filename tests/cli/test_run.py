@@ -109,6 +109,68 @@ def test_the_program_finds_what_python_gives_it(command, script, tmp_path, kind,
     assert found["loop"][0] == "aioqemu_loop.loop.loop"
 
 
+SHOW_SELF = """
+import asyncio, json, sys
+import __main__
+
+async def main():
+    loop = asyncio.get_running_loop()
+    return [type(loop).__module__, getattr(loop, "fdmon", None), loop.get_debug()]
+
+facts = {
+    "argv": sys.argv, "path0": sys.path[0], "code": main.__code__.co_filename, "names": sorted(globals()),
+    "main": __main__.__dict__ is globals(), "loader": str(__loader__), "spec": __spec__, "package": __package__,
+}
+print(json.dumps({"loop": asyncio.run(main()), "facts": facts}))
+"""
+
+
+@pytest.mark.parametrize(
+    "program, stdin",
+    [(["-c", SHOW_SELF], ""), (["-c" + SHOW_SELF], ""), (["-"], SHOW_SELF)],
+    ids=["-c", "attached", "stdin"],
+)
+def test_a_program_on_the_command_line_or_standard_input(command, tmp_path, program, stdin):
+    args = [*program, "-m", "--fdmon", "x", "-", "-c"]
+    found = shown(command("run", "--fdmon", "poll", *args, stdin=stdin))
+    plain = subprocess.run([sys.executable, *args], cwd=tmp_path, input=stdin, capture_output=True, text=True)
+    assert found["facts"] == json.loads(plain.stdout)["facts"]
+    assert found["loop"] == ["aioqemu_loop.loop.loop", "poll", False]
+
+
+@pytest.mark.parametrize("code", ["1 / 0", "x = (", "  x = 1\n  print(x)", "import sys; sys.exit(7)"])
+@pytest.mark.parametrize("how", ["-c", "-"])
+def test_what_such_a_program_raises_looks_as_under_python(command, tmp_path, how, code):
+    args, stdin = (["-c", code], "") if how == "-c" else (["-"], code)
+    result = command("run", *args, stdin=stdin)
+    plain = subprocess.run([sys.executable, *args], cwd=tmp_path, input=stdin, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (plain.returncode, plain.stdout)
+    # From 3.13 on python shows the line itself, which it has put aside for that.
+    ours, theirs = ([line.strip(" ^~") for line in text.splitlines()] for text in (result.stderr, plain.stderr))
+    assert ours == [line for line in theirs if line in ours]
+    assert ours[-1:] == theirs[-1:]
+
+
+def test_where_python_has_no_policies(command, tmp_path):
+    """As 3.16 will be: asyncio.run() makes its loop by events.new_event_loop()."""
+    code = (
+        "import asyncio, sys; from aioqemu_loop import policy; policy.HAS_POLICIES = False\n"
+        "from aioqemu_loop.cli.main import main\n"
+        "sys.exit(main(['run', '-c', sys.argv[1]]))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, SHOW_SELF + "print(type(asyncio.new_event_loop()).__module__)"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "AIOQEMU_FDMON": "poll"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    first, second = result.stdout.splitlines()
+    assert json.loads(first)["loop"] == ["aioqemu_loop.loop.loop", "poll", False]
+    assert second == "aioqemu_loop.loop.loop"
+
+
 WAYS = """
 import asyncio, sys, warnings
 import aioqemu_loop
@@ -259,7 +321,7 @@ class TestOptions:
         assert (result.returncode, result.stdout) == (2, "")
         assert "'io_uring' is not available: denied by a seccomp profile" in result.stderr
 
-    @pytest.mark.parametrize("args", [[], ["-m"], ["--fdmon"], ["nowhere.py"], ["-m", "nowhere"]])
+    @pytest.mark.parametrize("args", [[], ["-m"], ["-c"], ["--fdmon"], ["nowhere.py"], ["-m", "nowhere"]])
     def test_no_program(self, command, args):
         result = command("run", *args)
         assert result.returncode != 0 and result.stdout == ""

@@ -135,6 +135,31 @@ def test_a_tracer_that_takes_itself_away_and_raises(context, pair, monkeypatch) 
     assert [told.exc_type for told in unraisable] == [ZeroDivisionError] * 2
 
 
+@pytest.mark.parametrize("method, args", [("set_fdmon", ("poll",)), ("use_g_source", ()), ("close", ())])
+def test_a_tracer_cannot_change_the_monitor(context, pair, method, args) -> None:
+    """It is called in the middle of what the monitor does. Afterwards all is as before."""
+    refused = []
+
+    def trace(name, details):
+        with pytest.raises(RuntimeError, match=f"{method}.. cannot be called by a trace callback") as caught:
+            context.set_tracer(None)
+            getattr(context, method)(*args)
+        refused.append(caught)
+
+    ours, theirs = pair()
+    before = context.fdmon
+    for wanted in (int, None):
+        context.set_tracer(trace)
+        context.set_fd_handler(ours, wanted)
+    assert len(refused) == 2 and context.fdmon == before
+    called = []
+    context.set_fd_handler(ours, lambda: called.append(ours.recv(10)))
+    theirs.send(b"x")
+    context.set_fdmon("poll")
+    while not called:
+        context.poll(True)
+
+
 def traced_by_one_that_raises(context, pair):
     """Two events happen meanwhile."""
     ours, _ = pair()

@@ -136,16 +136,43 @@ def test_a_file_that_took_its_place_is_not_removed(tmp_path):
     assert path.read_text() == "another's"
 
 
-def test_a_folder_that_somebody_keeps_locked(tmp_path, monkeypatch, no_leaks):
-    monkeypatch.setattr(address, "_LOCK_PATIENCE", 0.05)
+def test_who_locks_the_folder_keeps_nobody_out(tmp_path, no_leaks):
+    """Whoever can read it, /tmp for instance, can do that."""
     folder = os.open(tmp_path, os.O_RDONLY)
-    fcntl.flock(folder, fcntl.LOCK_EX)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        with monitor.start(tmp_path / "monitor"):
+            pass
+    finally:
+        os.close(folder)
+
+
+def test_a_monitor_that_takes_too_long_to_begin(tmp_path, monkeypatch, no_leaks):
+    """Its lock is a file that nobody else can open; one of a process that is gone is as good as none."""
+    monkeypatch.setattr(address, "_LOCK_PATIENCE", 0.05)
+    lock = os.open(tmp_path / "monitor.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
     with pytest.raises(OSError, match="locked") as caught:
         monitor.start(tmp_path / "monitor")
     assert caught.value.errno == errno.EBUSY
-    os.close(folder)
+    os.close(lock)
     with monitor.start(tmp_path / "monitor"):
-        pass
+        assert [path.name for path in tmp_path.iterdir()] == ["monitor"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_lock_of_another_user_is_refused(tmp_path, no_leaks):
+    (tmp_path / "monitor.lock").touch(0o600)
+    os.chown(tmp_path / "monitor.lock", 65534, 65534)
+    with pytest.raises(PermissionError, match="another user"):
+        monitor.start(tmp_path / "monitor")
+
+
+def test_a_lock_that_is_a_link_is_refused(tmp_path, no_leaks):
+    (tmp_path / "monitor.lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError):
+        monitor.start(tmp_path / "monitor")
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_of_many_that_start_at_a_stale_file_one_listens(tmp_path):

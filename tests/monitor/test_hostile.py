@@ -251,6 +251,15 @@ def flood_of_clients_with_one_command(address, over):
         talk(address, b'{"execute": "dump-stacks"}')
 
 
+def flood_of_connections(address, over):
+    while not over.is_set():
+        with contextlib.suppress(OSError):  # the queue of those that wait is full
+            sock = socket.socket(socket.AF_UNIX)
+            sock.settimeout(0.1)
+            with sock:
+                sock.connect(address)
+
+
 def flood_of_trace_events(address, over):
     loop = aioqemu_loop.new_event_loop()
     a, b = socket.socketpair()
@@ -272,6 +281,7 @@ def flood_of_trace_events(address, over):
         (flood_of_commands,),
         (flood_of_empty_lines, flood_of_clients_with_one_command, flood_of_clients_with_one_command),
         (flood_of_trace_events,) * 3,
+        (flood_of_connections,) * 4,
     ],
 )
 def test_floods_get_their_share_of_the_processor_only(watched, floods):
@@ -294,6 +304,38 @@ def test_floods_get_their_share_of_the_processor_only(watched, floods):
         thread.join(15)
         assert not thread.is_alive()
     assert used < budget.BURST + took * budget.SHARE * 2
+
+
+def test_many_tasks_are_told_as_the_budget_allows(address, service):
+    """Others are served between, and no answer has more than a client can want to read."""
+
+    async def make():
+        future = program.loop.create_future()
+        return future, [program.loop.create_task(wait(future)) for _ in range(6000)]
+
+    async def wait(future):
+        await future
+
+    program = service[0]
+    future, tasks = program.run(make())
+    longest = 0.0
+    with Client(address, timeout=30) as many, Client(address) as other:
+        with pytest.raises(QMPError, match="'limit' expects"):
+            many.execute("query-tasks", {"limit": 100_000})
+        found = []
+        asking = threading.Thread(target=lambda: found.extend(many.execute("query-tasks", {"limit": 5000})))
+        asking.start()
+        answers = 0
+        while asking.is_alive():
+            began = time.monotonic()
+            other.execute("query-version")
+            longest = max(longest, time.monotonic() - began)
+            answers += 1
+        asking.join()
+    assert len(found) >= 5000
+    assert answers > 3 and longest < 5
+    program.loop.call_soon_threadsafe(future.set_result, None)
+    program.run(asyncio.wait(tasks))
 
 
 def test_a_client_that_goes_in_the_middle(watched, client):

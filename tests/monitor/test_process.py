@@ -79,6 +79,15 @@ def test_a_second_process_warns_and_goes_on(tmp_path):
     assert first.end() == (0, "")
 
 
+def test_a_warning_that_is_an_error_does_not_stand_in_the_programs_way(tmp_path):
+    first = Service(STARTS["run"], tmp_path / "monitor")
+    second = Service(STARTS["run"], tmp_path / "monitor", "-W", "error")
+    status, errors = second.end()
+    assert status == 0
+    assert errors.startswith("RuntimeWarning: no monitor at AIOQEMU_MONITOR=") and "somebody listens" in errors
+    assert first.end() == (0, "")
+
+
 def test_an_address_that_is_refused_warns_and_the_program_goes_on():
     status, errors = Service(STARTS["run"], "0.0.0.0:4444").end()
     assert status == 0 and "RuntimeWarning" in errors and "loopback" in errors
@@ -172,6 +181,17 @@ def test_a_child_can_have_a_monitor_of_its_own(watched, client, tmp_path):
 
     assert in_child(child) == "1"
     assert client.execute("query-version")
+
+
+def test_one_that_is_stopped_in_its_own_thread_refuses_and_goes_on(watched, client):
+    with pytest.raises(RuntimeError, match="cannot stop itself"):
+        watched._thread.submit(in_coroutine(watched.stop)).result(PATIENCE)
+    assert watched.running and os.path.exists(watched.address)
+    assert client.execute("query-version")
+
+
+async def in_coroutine(function):
+    return function()
 
 
 def test_two_monitors(program, tmp_path, no_leaks):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import collections.abc
+import linecache
+import os
 import sys
 import threading
 
@@ -196,3 +199,146 @@ def test_no_code_of_the_program_runs(program, ask):
     program.call(program.loop.call_later, 60, Hostile())
     assert "hostile" in by_name(ask("query-tasks"))
     assert ask("query-timers")[-1]["callback"].endswith("Hostile")
+
+
+def of_the_program(*_args, **_kwargs):
+    ran.append(threading.current_thread().name)
+
+
+ran: list[str] = []
+
+
+class CurioTask(asyncio.Task):
+    """Each of these is the program's code."""
+
+    def get_name(self):
+        of_the_program()
+        return "made up"
+
+    def get_coro(self):
+        of_the_program()
+
+    def cancelling(self):
+        of_the_program()
+
+    _fut_waiter = property(of_the_program)
+    _callbacks = property(of_the_program)
+    __repr__ = of_the_program
+
+
+class CurioCoroutine(collections.abc.Coroutine):
+    """Never done."""
+
+    def __getattribute__(self, name):
+        of_the_program()
+        return object.__getattribute__(self, name)
+
+    def send(self, value):
+        return None
+
+    def throw(self, *_):
+        raise StopIteration
+
+    def __await__(self):
+        yield
+
+
+class CurioThread(threading.Thread):
+    name = ident = native_id = daemon = property(of_the_program)
+
+
+def test_no_code_of_the_programs_is_called(program, ask, client):
+    future = program.loop.create_future()
+    ran.clear()
+
+    def make():
+        program.loop.set_task_factory(lambda loop, coro, **options: CurioTask(coro, loop=loop, **options))
+        try:
+            return program.loop.create_task(outer(future), name="curio")
+        finally:
+            program.loop.set_task_factory(None)
+
+    task = program.call(make)
+    waiting = program.start(awaiting(task))
+    other = program.call(lambda: asyncio.Task(CurioCoroutine(), loop=program.loop, name="other"))
+    thread = make_curio_thread()
+    ran.clear()
+    try:
+        tasks = by_name(ask("query-tasks"))
+        assert tasks["other"]["coroutine"].endswith("CurioCoroutine") and tasks["other"]["stack"] == []
+        found = tasks["curio"]
+        assert found["coroutine"] == "outer" and found["state"] == "waiting" and len(found["stack"]) == 2
+        assert found["awaited-by"]
+        assert "curio thread" in {
+            thread["name"] for thread in client.execute("dump-stacks", {"tasks": True})["threads"]
+        }
+        ask("query-timers")
+        ask("query-handlers")
+        ask("query-loops")
+        assert "aioqemu-monitor" not in ran
+    finally:
+        thread()
+        other.get_loop().call_soon_threadsafe(other.cancel)
+        program.loop.call_soon_threadsafe(future.set_result, None)
+        program.run(asyncio.wait([waiting]))
+
+
+def make_curio_thread():
+    """Returns what ends it."""
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait, name="curio thread")
+    thread.start()
+    thread.__class__ = CurioThread
+
+    def end():
+        thread.__class__ = threading.Thread
+        over.set()
+        thread.join()
+
+    return end
+
+
+def test_source_is_not_read_by_loaders(program, client):
+    """linecache would ask a module's __loader__ for it, which may be anything."""
+    asked = []
+
+    class Loader:
+        def get_source(self, name):
+            asked.append(threading.current_thread().name)
+            return "a line\n" * 20
+
+    names = {"__name__": "made.up", "__loader__": Loader(), "__spec__": None}
+    exec(compile("def hold(begun, over):\n    begun.set()\n    over.wait(15)\n", "/no/such/made_up.py", "exec"), names)
+    begun, over = threading.Event(), threading.Event()
+    thread = threading.Thread(target=names["hold"], args=(begun, over))
+    thread.start()
+    assert begun.wait(15)
+    try:
+        for lazily in (False, True):
+            if lazily:
+                linecache.lazycache("/no/such/made_up.py", names)  # as traceback does
+            stacks = [thread["stack"] for thread in client.execute("dump-stacks")["threads"]]
+            (frame,) = (frame for stack in stacks for frame in stack if frame["function"] == "hold")
+            assert (frame["file"], frame["line"], frame["text"]) == ("/no/such/made_up.py", 3, "")
+    finally:
+        over.set()
+        thread.join()
+        linecache.cache.pop("/no/such/made_up.py", None)
+    assert asked == []
+
+
+def test_source_is_not_read_from_pipes(client, tmp_path):
+    """As of `python <(generate)`: that may never end."""
+    pipe = str(tmp_path / "program.py")
+    os.mkfifo(pipe)
+    names = {}
+    exec(compile("def hold(begun, over):\n    begun.set()\n    over.wait(15)\n", pipe, "exec"), names)
+    begun, over = threading.Event(), threading.Event()
+    thread = threading.Thread(target=names["hold"], args=(begun, over))
+    thread.start()
+    assert begun.wait(15)
+    try:
+        assert pipe in {f["file"] for t in client.execute("dump-stacks")["threads"] for f in t["stack"]}
+    finally:
+        over.set()
+        thread.join()

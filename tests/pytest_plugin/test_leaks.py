@@ -239,3 +239,42 @@ def test_anyio_and_unittest(suite):
         "test_leaves_a_task": 1,
         "TestCase.test_leaves_a_file": 2,
     }
+
+
+POOL = """
+import asyncio, concurrent.futures, os, threading
+import pytest
+
+@pytest.fixture(scope="module")
+def pool():
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        yield pool
+
+kept = []
+
+def teardown_module():
+    kept.pop().shutdown()
+
+@pytest.mark.asyncio
+async def test_its_own():
+    kept.append(concurrent.futures.ThreadPoolExecutor(1))
+    await asyncio.get_running_loop().run_in_executor(kept[0], os.getpid)
+
+@pytest.mark.asyncio
+async def test_first(pool):
+    await asyncio.get_running_loop().run_in_executor(pool, os.getpid)
+
+@pytest.mark.asyncio
+async def test_second(pool):
+    loop = asyncio.get_running_loop()
+    barrier = threading.Barrier(2)
+    await asyncio.gather(*(loop.run_in_executor(pool, barrier.wait) for _ in range(2)))
+
+"""
+
+
+def test_a_pool_of_a_wider_scope_may_start_its_threads_in_a_test(suite):
+    """It does so when there is work."""
+    result = suite(POOL, "--aioqemu-leaks")
+    assert list(blamed(result)) == ["test_its_own"]
+    result.assert_outcomes(passed=3, errors=1)

@@ -44,6 +44,20 @@ def drain(peer):
 
 
 class TestLimits:
+    @pytest.mark.parametrize("high", [2**70, float("inf")])
+    def test_none_at_all(self, run, pair, connect, recorder, high):
+        ours, _ = pair
+
+        async def main():
+            transport = await connect(ours, recorder())
+            transport.set_write_buffer_limits(high, 0)
+            transport.write(bytes(30_000_000))
+            assert transport.get_write_buffer_size() > 0
+            assert "pause_writing" not in transport.get_protocol().names
+            transport.abort()
+
+        run(main())
+
     @pytest.mark.parametrize(
         "arguments, limits",
         [
@@ -54,6 +68,7 @@ class TestLimits:
             ({"high": 0}, (0, 0)),
             ({"low": 0}, (0, 0)),
             ({"high": 7, "low": 3}, (3, 7)),
+            ({"high": 1e6}, (250_000, 1_000_000)),
         ],
     )
     def test_what_is_set_and_what_follows(self, run, pair, connect, recorder, arguments, limits):

@@ -3,6 +3,7 @@
 import array
 import asyncio
 import gc
+import importlib
 import os
 import random
 import socket
@@ -570,3 +571,13 @@ class TestAsking:
             assert [ref() for ref in refs] == [None, None]
 
         run(main())
+
+
+@pytest.mark.parametrize(
+    "name", ["stream.StreamTransport", "base.BaseTransport", "writing.WritingTransport", "datagram.DatagramTransport"]
+)
+def test_a_transport_cannot_be_made_by_hand(name):
+    """One without a loop would be of no use, and its methods go by what the loop gives it."""
+    module, _, kind = name.partition(".")
+    with pytest.raises(TypeError):
+        getattr(importlib.import_module(f"aioqemu_loop.transports.{module}"), kind)()

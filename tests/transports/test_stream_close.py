@@ -329,6 +329,25 @@ class TestErrors:
         assert protocol.data == blob
         assert protocol.names == ["connection_made", "eof_received", "connection_lost"]
 
+    @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+    def test_an_exit_in_eof_received_does_not_lose_the_end(self, any_loop, pair, connect, recorder, kind):
+        """It is told once more when the loop runs again, and then the connection ends."""
+        ours, peer = pair
+        raised = []
+
+        def leave(self):
+            if not raised:
+                raised.append(True)
+                raise kind
+
+        protocol = recorder(eof_received=leave)
+        any_loop.run_until_complete(connect(ours, protocol))
+        peer.close()
+        with pytest.raises(kind):
+            any_loop.run_forever()
+        any_loop.run_until_complete(protocol.until_lost())
+        assert protocol.names[-1] == "connection_lost" and protocol.lost is None
+
     def test_the_fd_is_closed_and_its_number_belongs_to_another_connection(self, loop, recorder):
         """Bytes never go to the wrong connection; the old protocol hears that its connection is lost."""
 

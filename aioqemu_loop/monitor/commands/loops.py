@@ -8,9 +8,11 @@ from typing import Any
 from aioqemu_loop.context.fdmons import fdmons
 from aioqemu_loop.loop.loop import Loop
 from aioqemu_loop.monitor import probes
-from aioqemu_loop.monitor.command import MAYBE_STRING, command, maybe_integer
+from aioqemu_loop.monitor.busiest import Timing
+from aioqemu_loop.monitor.command import LIMIT, MAYBE_STRING, command, maybe_integer
 from aioqemu_loop.monitor.errors import QMPError
 from aioqemu_loop.monitor.session import Session
+from aioqemu_loop.monitor.standard import thread_attribute
 
 _POLL_PARAM = maybe_integer(0, (1 << 63) - 1)
 
@@ -27,8 +29,8 @@ def _describe_loop(session: Session, loop: Loop) -> dict[str, Any]:
     return {
         "id": probes.loop_id(loop),
         "running": loop.is_running(),
-        "thread-id": None if thread is None else thread.native_id,
-        "thread": None if thread is None else thread.name,
+        "thread-id": thread_attribute(thread, "native_id"),
+        "thread": thread_attribute(thread, "name"),
         "iothread": None if iothread is None else iothread.name,
         "fdmon": loop.fdmon,
         "debug": loop.get_debug(),
@@ -82,6 +84,18 @@ async def query_fdmon(session: Session, loop: str | None = None) -> list[dict[st
 def query_metrics(session: Session, loop: str | None = None) -> list[dict[str, Any]]:
     """The counters of each loop, see Loop.metrics()."""
     return [{"loop": probes.loop_id(chosen), "metrics": probes.metrics(chosen)} for chosen in probes.chosen_loops(loop)]
+
+
+@command("query-busiest", {"loop": MAYBE_STRING, "milliseconds": maybe_integer(1, 1000), "limit": LIMIT})
+async def query_busiest(
+    session: Session, loop: str | None = None, milliseconds: int = 100, limit: int = 20
+) -> list[dict[str, Any]]:
+    """What loops spend their time in: every callback of the next "milliseconds" (100) is timed. Those of the same
+    coroutine, protocol or function are one, with the share of the time that they had; at most "limit" (20) of each
+    loop."""
+    with Timing(probes.chosen_loops(loop)) as timing:
+        await asyncio.sleep(milliseconds / 1000)
+        return timing.busiest(limit)
 
 
 @command(

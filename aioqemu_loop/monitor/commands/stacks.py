@@ -14,9 +14,11 @@ _MAX_TASKS = 1000
 
 
 @command("dump-stacks", {"tasks": MAYBE_BOOLEAN})
-def dump_stacks(session: Session, tasks: bool = False) -> dict[str, Any]:
+async def dump_stacks(session: Session, tasks: bool = False) -> dict[str, Any]:
     """The stacks of all threads, also of one that is stuck; with "tasks" those of every loop's tasks, too."""
     answer: dict[str, Any] = {"threads": all_threads()}
     if tasks:
-        answer["tasks"] = [task for loop in probes.loops() for task in describe_tasks(loop, _MAX_TASKS, True)]
+        answer["tasks"] = []
+        for loop in probes.loops():
+            answer["tasks"] += await describe_tasks(loop, _MAX_TASKS, True, session.monitor.budget)
     return answer

@@ -5,19 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from aioqemu_loop.monitor import probes
-from aioqemu_loop.monitor.command import MAYBE_BOOLEAN, MAYBE_STRING, STRING, command, maybe_integer
+from aioqemu_loop.monitor.command import LIMIT, MAYBE_BOOLEAN, MAYBE_STRING, STRING, command
 from aioqemu_loop.monitor.errors import QMPError
 from aioqemu_loop.monitor.session import Session
 from aioqemu_loop.monitor.tasks import all_tasks, describe_tasks
 
 
-@command("query-tasks", {"loop": MAYBE_STRING, "limit": maybe_integer(1, 100_000), "stacks": MAYBE_BOOLEAN})
-def query_tasks(
+@command("query-tasks", {"loop": MAYBE_STRING, "limit": LIMIT, "stacks": MAYBE_BOOLEAN})
+async def query_tasks(
     session: Session, loop: str | None = None, limit: int = 1000, stacks: bool = True
 ) -> list[dict[str, Any]]:
     """Tasks that are not done: state, coroutine, age in seconds (null for those older than the monitor), what it waits
     for and who waits for it, and unless "stacks" is false its stack; at most "limit" (1000) of each loop."""
-    return [task for chosen in probes.chosen_loops(loop) for task in describe_tasks(chosen, limit, stacks)]
+    found = []
+    for chosen in probes.chosen_loops(loop):
+        found += await describe_tasks(chosen, limit, stacks, session.monitor.budget)
+    return found
 
 
 @command("task-cancel", {"loop": STRING, "task": STRING})

@@ -6,12 +6,12 @@ import time
 from typing import Any
 
 from aioqemu_loop.monitor import probes
-from aioqemu_loop.monitor.command import MAYBE_STRING, command, maybe_integer
+from aioqemu_loop.monitor.command import LIMIT, MAYBE_STRING, command
 from aioqemu_loop.monitor.naming import handle_name
 from aioqemu_loop.monitor.session import Session
 
 
-@command("query-timers", {"loop": MAYBE_STRING, "limit": maybe_integer(1, 100_000)})
+@command("query-timers", {"loop": MAYBE_STRING, "limit": LIMIT})
 def query_timers(session: Session, loop: str | None = None, limit: int = 1000) -> list[dict[str, Any]]:
     """Timers that are set, the next one first, with the seconds that are left; at most "limit" (1000) of each loop."""
     now = time.monotonic_ns()
