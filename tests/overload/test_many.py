@@ -1,0 +1,129 @@
+"""100,000 timers, 50,000 tasks, and more connections at once than the backlog takes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import weakref
+
+import pytest
+
+
+def test_a_hundred_thousand_timers(any_loop, run, times):
+    """Half of them cancelled; the others run once each, in order, none before its time."""
+    count = 100_000 * times
+    numbers = list(range(count))
+    random.Random(7).shuffle(numbers)
+    ran = []
+
+    async def main():
+        over = any_loop.create_future()
+        start = any_loop.time()
+
+        def callback(number, due):
+            if any_loop.time() < due - 1e-6:  # asyncio's loop takes its clock's resolution for due
+                ran.append(-number)
+            ran.append(number)
+
+        handles = {number: any_loop.call_at(due := start + number * 2e-6, callback, number, due) for number in numbers}
+        last = any_loop.call_at(start + count * 2e-6, over.set_result, None)
+        cancelled = [number for number in range(count) if number % 2 and number not in ran]
+        for number in cancelled:
+            handles[number].cancel()
+        await over
+        assert not last.cancelled()
+        return set(cancelled)
+
+    cancelled = run(main())
+    assert len(cancelled) > count / 4
+    expected = [number for number in range(count) if number not in cancelled]
+    assert sorted(ran) == expected
+    # Those that were due before they were made run when they are made, and so in that order.
+    late = sum(1 for before, after in zip(ran, ran[1:], strict=False) if before > after)
+    assert late < count / 20
+
+
+def test_timers_far_away_cost_the_others_nothing(any_loop, run, times):
+    """100,000 that wait for an hour, and are dropped when they are cancelled."""
+
+    class Argument:
+        pass
+
+    async def main():
+        arguments = [Argument() for _ in range(100_000 * times)]
+        watched = [weakref.ref(argument) for argument in arguments[::1000]]
+        handles = [any_loop.call_later(3600 + i * 1e-3, id, argument) for i, argument in enumerate(arguments)]
+        del arguments
+        for _ in range(200):
+            await asyncio.sleep(1e-5)
+        for handle in handles:
+            handle.cancel()
+        del handles, handle
+        await asyncio.sleep(1e-5)
+        assert not any(reference() for reference in watched)
+
+    run(main())
+
+
+def test_fifty_thousand_tasks(any_loop, run, times):
+    """Each waits for the same event; half are cancelled before it comes."""
+    count = 50_000 * times
+    ended = []
+
+    async def wait(number, event):
+        await asyncio.sleep(0)
+        await event.wait()
+        ended.append(number)
+
+    async def main():
+        event = asyncio.Event()
+        tasks = [any_loop.create_task(wait(number, event)) for number in range(count)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for task in tasks[1::2]:
+            task.cancel()
+        event.set()
+        await asyncio.wait(tasks)
+        assert ended == list(range(0, count, 2))
+        assert all(task.cancelled() for task in tasks[1::2])
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(main())
+
+
+class Answering(asyncio.Protocol):
+    """Sends the first bytes back and closes."""
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.transport.write(data)
+        self.transport.close()
+
+
+@pytest.mark.parametrize("backlog", [8, 4096])
+def test_a_thundering_herd(any_loop, run, times, many_fds, backlog):
+    """All connect at once. Whom the backlog has no room for, the kernel lets try again after a second or so; each is
+    served, by its own answer."""
+    count = 5000 if times > 1 else 1500 if backlog > 1000 else 150
+
+    async def ask(number, address):
+        with socket.socket() as sock:
+            sock.setblocking(False)
+            await any_loop.sock_connect(sock, address)
+            question = b"%d" % number
+            await any_loop.sock_sendall(sock, question)
+            answer = b""
+            while data := await any_loop.sock_recv(sock, 100):
+                answer += data
+            assert answer == question
+
+    async def main():
+        server = await any_loop.create_server(Answering, "127.0.0.1", 0, backlog=backlog)
+        address = server.sockets[0].getsockname()
+        await asyncio.gather(*(ask(number, address) for number in range(count)))
+        server.close()
+
+    run(main())
