@@ -8,6 +8,8 @@ import socket
 
 import pytest
 
+import aioqemu_loop
+
 CHUNK = bytes(60_000)
 HIGH = 65_536  # asyncio's default limit for output that waits
 ROUNDS = 100  # chunks that each would send: 6 MB
@@ -41,6 +43,12 @@ class Pourer(asyncio.Protocol):
 
     def connection_lost(self, exc):
         self.lost.set_result(exc)
+
+
+class NeverReading(asyncio.Protocol):
+    def connection_made(self, transport):
+        # Paused at once, asyncio's TLS would not send the end of its handshake.
+        asyncio.get_running_loop().call_soon(transport.pause_reading)
 
 
 @contextlib.asynccontextmanager
@@ -119,22 +127,22 @@ def test_streams(any_loop, run, times, memory, tls, encrypted):
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                     sock.setblocking(False)
                     await any_loop.sock_connect(sock, address)
-                    transport, protocol = await any_loop.create_connection(
-                        asyncio.Protocol, sock=sock, ssl=client_tls, server_hostname="localhost"
+                    transport, _ = await any_loop.create_connection(
+                        NeverReading, sock=sock, ssl=client_tls, server_hostname="localhost"
                     )
-                    transport.pause_reading()
                     stack.callback(transport.abort)
             else:
                 await stack.enter_async_context(never_reading(address, count))
             while len(writers) < count:
                 await asyncio.sleep(0)
             await until_quiet(lambda: written[0])
-            assert len(writers) == count
-            assert written[0] < count * 10 * len(CHUNK)
-            assert all(writer.transport.get_write_buffer_size() <= HIGH + len(CHUNK) for writer in writers)
-            # TLS has its records on top of what waits, and OpenSSL's memory at both ends.
-            each = (HIGH + len(CHUNK)) * (3 if encrypted else 1)
-            assert memory() - before < count * each / 1e6 + 5
+            high = writers[0].transport.get_write_buffer_limits()[1]
+            # TLS has records below that wait for the socket, and a client that has paused still holds 256 KiB.
+            each = high + len(CHUNK) + (700_000 if encrypted else 50_000)
+            assert written[0] <= count * each
+            assert all(writer.transport.get_write_buffer_size() <= high + len(CHUNK) for writer in writers)
+            if isinstance(any_loop, aioqemu_loop.Loop):  # asyncio's TLS holds up to 2 MB for each
+                assert memory() - before < count * each / 1e6 + 5
         while len(ends) < count:
             await asyncio.sleep(0.001)
         server.close()
@@ -174,7 +182,7 @@ def test_a_handler_that_never_reads(any_loop, run, times, memory, tls, kind):
         assert all(pourer.paused for pourer in made)
         largest = 262_144  # what one read takes at most
         assert all(len(reader._buffer) <= 2 * limit + largest for reader in readers)
-        assert memory() - before < count * 600_000 / 1e6 + 5
+        assert memory() - before < count * (0.6 if kind == "tcp" else 1.0) + 5
         over.set()
         for pourer in made:
             await pourer.lost

@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from .verdict import Limits, judge
 
 ROOT = Path(__file__).resolve().parents[2]
 STARTING = ENDING = 120.0  # seconds that a process may take for it
+LIMITS = Limits()
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -37,9 +38,7 @@ class Part:
     def __init__(self, name: str, *arguments: object) -> None:
         self.name = name
         command = [sys.executable, "-m", f"tests.soak.{name}", *map(str, arguments)]
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.said: list[dict[str, Any]] = []
         self.something = threading.Event()
         self.listening = threading.Thread(target=self.listen, daemon=True)
@@ -128,10 +127,11 @@ def soak(
     interval: float = 1.0,
     patience: float = 60.0,
     seed: int = 0,
-    limits: Limits = Limits(),
+    limits: Limits = LIMITS,
     sabotages: tuple[str, ...] = (),
 ) -> Course:
-    """Runs one that samples every `interval` s; a round of a load may take `patience` s. `sabotages` is what the server should do wrong: it must be found."""
+    """Runs one. It samples every `interval` s; a round of a load may take `patience` s. `sabotages` is what the server
+    should do wrong: it must be found."""
     course = Course()
     with tempfile.TemporaryDirectory() as name:
         localhost_tls(Path(name))
@@ -163,14 +163,14 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--connections", type=int, default=10_000, help="held open all the time")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--p99-ms", type=float, default=Limits.p99_ms, help="what the probes may measure")
+    parser.add_argument("--p99-ms", type=float, default=LIMITS.p99_ms, help="what the probes may measure")
     parser.add_argument("--json", help="where the samples go: one a second")
     parser.add_argument("--svg", help="where a picture of the curves goes (needs matplotlib)")
     arguments = parser.parse_args()
     needed = arguments.connections + 1000
     if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < needed:
         parser.error(f"ulimit -n must be {needed} at least, or --connections less")
-    limits = Limits(p99_ms=arguments.p99_ms)
+    limits = replace(LIMITS, p99_ms=arguments.p99_ms)
     course = soak(arguments.fdmon, 60 * arguments.minutes, arguments.connections, seed=arguments.seed, limits=limits)
     result = {
         "fdmon": arguments.fdmon,

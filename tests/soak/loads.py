@@ -1,4 +1,4 @@
-"""What else the soak's client does all the time. Each is a coroutine function for one round; it raises what is wrong."""
+"""What else the soak's client does all the time. Each is one round, and raises what is wrong."""
 
 from __future__ import annotations
 

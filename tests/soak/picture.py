@@ -5,6 +5,7 @@ python -m tests.soak.picture soak.json soak.svg
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -41,8 +42,7 @@ def curve(samples: list[dict[str, float]], name: str, total: bool) -> tuple[list
     """(minutes, values) where the samples have it; of a running total what came in each second."""
     seen = [(sample["s"], sample[name]) for sample in samples if name in sample]
     if total:
-        pairs = zip(seen, seen[1:], strict=False)
-        seen = [(now, (value - old) / (now - before)) for (before, old), (now, value) in pairs]
+        seen = [(now, (value - old) / (now - before)) for (before, old), (now, value) in itertools.pairwise(seen)]
     return thinned([s / 60 for s, _ in seen]), thinned([value for _, value in seen])
 
 

@@ -32,8 +32,8 @@ def judge(samples: Sequence[dict[str, float]], limits: Limits) -> list[str]:
     if len(samples) < 4:
         return [f"{len(samples)} samples are too few"]
     wrong = []
-    for name in samples[0]:
-        curve = [sample.get(name, 0.0) for sample in samples]
+    for name in dict.fromkeys(name for sample in samples for name in sample):
+        curve = [sample[name] for sample in samples if name in sample]
         floor = limits.memory_mb if name.endswith("rss_mb") else limits.fds if name.endswith("fds") else None
         if floor is not None:
             start, more = growth(curve, limits.quiet)
