@@ -15,7 +15,14 @@ def count(times):
     return 60 * times
 
 
-def test_all_end_at_once(any_loop, run, count, stdlib_children):
+@pytest.fixture
+def no_zombies():
+    yield
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_all_end_at_once(any_loop, run, count, no_zombies):
     """Each has its own status, and the loop reaps none that is not its own."""
     codes = [number % 250 for number in range(count)]
 
@@ -44,7 +51,7 @@ def test_all_end_at_once(any_loop, run, count, stdlib_children):
     run(main())
 
 
-def test_with_a_handler_for_sigchld(any_loop, run, count, stdlib_children):
+def test_with_a_handler_for_sigchld(any_loop, run, count, no_zombies):
     """The program's own handler may be called once for many, but is not left out."""
 
     async def main():
@@ -59,17 +66,3 @@ def test_with_a_handler_for_sigchld(any_loop, run, count, stdlib_children):
         any_loop.remove_signal_handler(signal.SIGCHLD)
 
     run(main())
-
-
-@pytest.fixture
-def stdlib_children(any_loop, no_zombies):
-    """Up to 3.11 the stdlib's loop needs to be the current one for its child watcher."""
-    if hasattr(asyncio, "get_child_watcher") and isinstance(any_loop, asyncio.SelectorEventLoop):
-        asyncio.set_event_loop(any_loop)
-
-
-@pytest.fixture
-def no_zombies():
-    yield
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)

@@ -213,9 +213,9 @@ async def streams(soak: Soak) -> None:
         writer.writelines([source.message(soak.some_size() % 50_000), source.message(soak.some_size() % 50_000)])
         await writer.drain()
         while checker.number < source.number:
-            checker.feed(await reader.readexactly(HEADER.size - len(checker.rest) % HEADER.size))
-            data = await reader.read(soak.random.randrange(1, 30_000)) if checker.number < source.number else b""
-            soak.report.done["bytes"] += HEADER.size + len(data)
+            begins = not checker.rest
+            data = await (reader.readexactly(HEADER.size) if begins else reader.read(soak.random.randrange(1, 30_000)))
+            soak.report.done["bytes"] += len(data)
             checker.feed(data)
     checker.finish(source.number)
     writer.close()

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-POINTS = 100  # as many as can be seen
+POINTS = 60  # as many as can be seen
 COLOURS = ("#4c78a8", "#f58518", "#54a24b")
 # Title, and the curves in it: (name in the samples, label, factor, is it a running total).
 PANELS: tuple[tuple[str, tuple[tuple[str, str, float, bool], ...]], ...] = (
@@ -62,12 +62,11 @@ def draw(result: dict[str, Any], path: str) -> None:
         axes.set_title(title, fontsize=10, loc="left")
         axes.locator_params(axis="y", nbins=4)
         axes.grid(alpha=0.3, axis="y")
-        axes.legend(loc="lower right", fontsize=8, ncols=3)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, borderaxespad=0.2, fontsize=8, ncols=3)
         axes.spines[["top", "right"]].set_visible(False)
-    all_axes[0].set_title(
-        f"{result['fdmon']}, {result['connections']:,} connections held and everything else at once", fontsize=10
+    figure.suptitle(
+        f"{result['fdmon']}: {result['connections']:,} connections and everything else at once", fontsize=11
     )
-    all_axes[0].set_title("memory, MB", fontsize=10, loc="left")
     all_axes[-1].set_xlabel("minutes")
     figure.savefig(path, metadata={"Date": None})
 
