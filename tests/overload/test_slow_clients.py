@@ -95,14 +95,14 @@ def test_everybody_is_served_in_the_end(any_loop, run, slow_ones):
     run(main())
 
 
-def test_a_deadline_gets_rid_of_the_slow_ones(any_loop, run, slow_ones):
+def test_a_deadline_gets_rid_of_the_slow_ones(any_loop, run, slow_ones, times):
     """Handlers with streams and wait_for(): the slow ones are cut off, the quick ones do not notice."""
     cut_off = []
 
     async def serve(reader, writer):
         try:
             while True:
-                await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 2)
+                await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 2 * times)
                 writer.write(ANSWER)
         except asyncio.TimeoutError:
             cut_off.append(writer)
