@@ -153,7 +153,7 @@ def soak(
             for part in parts:  # the client first
                 course.wrong += part.end()
                 course.add(part, part.take())
-    course.wrong += judge(course.samples[:-1], limits)  # the last one may be short
+    course.wrong += judge(course.samples[:-1], limits, connections)  # the last one may be short
     return course
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
 from statistics import median
 
 
@@ -27,8 +28,9 @@ def growth(curve: Sequence[float], warm_up: float) -> tuple[float, float]:
     return start, median(curve[-third:]) - start
 
 
-def judge(samples: Sequence[dict[str, float]], limits: Limits) -> list[str]:
-    """What is wrong with these samples; empty if nothing is."""
+def judge(samples: Sequence[dict[str, float]], limits: Limits, connections: int = 0) -> list[str]:
+    """What is wrong with these samples since there were as many connections; empty if nothing is."""
+    samples = list(dropwhile(lambda sample: sample.get("client connections", 0) < connections, samples))
     if len(samples) < 4:
         return [f"{len(samples)} samples are too few"]
     wrong = []
