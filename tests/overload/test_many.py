@@ -99,8 +99,14 @@ def test_fifty_thousand_tasks(any_loop, run, times):
 class Answering(asyncio.Protocol):
     """Sends the first bytes back and closes."""
 
+    open = 0
+
     def connection_made(self, transport):
+        Answering.open += 1
         self.transport = transport
+
+    def connection_lost(self, exc):
+        Answering.open -= 1
 
     def data_received(self, data):
         self.transport.write(data)
@@ -113,6 +119,7 @@ def test_a_thundering_herd(any_loop, run, times, many_fds, backlog):
     the end, by its own answer."""
     count = min(5000, 700 * times)
     served = []
+    Answering.open = 0
 
     async def ask(number, address):
         with socket.socket() as sock:
@@ -139,6 +146,9 @@ def test_a_thundering_herd(any_loop, run, times, many_fds, backlog):
         address = server.sockets[0].getsockname()
         await asyncio.gather(*(insist(number, address) for number in range(count)))
         server.close()
+        await asyncio.sleep(0)
+        while Answering.open:  # whose client had given up
+            await asyncio.sleep(0.001)
 
     run(main())
     assert sorted(served) == list(range(count))
