@@ -182,7 +182,8 @@ def test_a_handler_that_never_reads(any_loop, run, times, memory, tls, kind):
         assert all(pourer.paused for pourer in made)
         largest = 262_144  # what one read takes at most
         assert all(len(reader._buffer) <= 2 * limit + largest for reader in readers)
-        assert memory() - before < count * (0.6 if kind == "tcp" else 1.0) + 5
+        if isinstance(any_loop, aioqemu_loop.Loop):
+            assert memory() - before < count * (0.6 if kind == "tcp" else 1.0) + 5
         over.set()
         for pourer in made:
             await pourer.lost
