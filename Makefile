@@ -8,13 +8,14 @@ PYTHONS := 3.10 3.11 3.12 3.13 3.14
 GROUPS_TEST := --group test --group apps
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+SOAK_ARGS ?=
 # Loops that have wheels for few Pythons; they are measured where they can be had.
 PEERS := rsloop zuvloop
 PROCESSORS := $(shell nproc)
 # Most tests wait for the kernel or for a child: one more at once than there are processors.
 TESTERS ?= $(shell expr 1 + $(PROCESSORS))
 
-.PHONY: demo test test-all test-core bench compat api-table lint docs pictures build wheels wheels-check debian clean
+.PHONY: demo test test-all test-core bench soak compat api-table lint docs pictures build wheels wheels-check debian clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -53,6 +54,10 @@ api-table: $(VENV)/.core $(VENV)/.demo
 # Every workload on every loop; hours. For a look: make bench BENCH_ARGS=--quick
 bench: debian $(VENV)/.bench
 	$(BIN)/python -m bench $(BENCH_ARGS)
+
+# Everything at once for half an hour: make soak SOAK_ARGS="--fdmon epoll --minutes 10"
+soak: $(VENV)/.core
+	$(BIN)/python -m tests.soak $(SOAK_ARGS)
 
 # Test suites of other projects on the stdlib's loop and on ours; the table goes to docs/compatibility.md.
 compat: $(VENV)/.installed

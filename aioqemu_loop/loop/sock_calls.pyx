@@ -1,7 +1,8 @@
 """What the sock_* coroutines are made of: system calls that do not block, and waiting for a socket.
 
-The calls go to the fd itself: the socket module would make an exception for each that would block. Whatever else is
-out of the ordinary is left to it, so errors are its own.
+The calls go to the fd itself: the socket module would make an exception for each that would block. It is asked where
+arguments are out of the ordinary, so that their errors are its own; not after a call that failed, because the kernel
+tells of a connection's error only once, and then of an end of the stream.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
@@ -13,6 +14,7 @@ from aioqemu_loop.context.core cimport SCRATCH_SIZE
 from aioqemu_loop.context.counters cimport count_received, count_sent
 from aioqemu_loop.fdmon.base cimport Runnable
 from aioqemu_loop.loop.core cimport LoopCore
+from aioqemu_loop.system.errors cimport os_error
 
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t c_recv "recv"(int fd, void *buffer, size_t size, int flags)
@@ -39,7 +41,7 @@ def recv(LoopCore loop not None, sock, nbytes):
         if errno == EAGAIN:
             return None
         if errno != EINTR:
-            return call(sock.recv, nbytes)
+            raise os_error(errno)
 
 
 def recv_into(LoopCore loop not None, sock, buffer):
@@ -60,7 +62,7 @@ def recv_into(LoopCore loop not None, sock, buffer):
             if errno == EAGAIN:
                 return None
             if errno != EINTR:
-                return call(sock.recv_into, buffer)
+                raise os_error(errno)
     finally:
         PyBuffer_Release(&view)
 
@@ -80,8 +82,7 @@ def send(LoopCore loop not None, sock, data, Py_ssize_t offset):
             if errno == EAGAIN:
                 return None
             if errno != EINTR:
-                with memoryview(data) as whole, whole.cast("B") as octets:
-                    return call(sock.send, octets[offset:])
+                raise os_error(errno)
     finally:
         PyBuffer_Release(&view)
 

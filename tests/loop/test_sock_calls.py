@@ -11,6 +11,8 @@ import time
 
 import pytest
 
+from ..transports.helpers import reset
+
 PATIENCE = 20.0  # seconds until a wait is a failure
 
 
@@ -149,6 +151,30 @@ class TestReceiving:
                 for i in range(50):
                     await any_loop.sock_sendall(b, b"packet %d" % i)
                 assert [await any_loop.sock_recv(a, 100) for i in range(50)] == [b"packet %d" % i for i in range(50)]
+
+            run(main())
+
+
+class TestResetByThePeer:
+    """The kernel tells of a reset once: who asks again gets an end of the stream that was none."""
+
+    @pytest.mark.parametrize("already", [True, False], ids=["before", "meanwhile"])
+    @pytest.mark.parametrize("method", ["sock_recv", "sock_recv_into", "sock_sendall"])
+    def test_is_an_error_and_no_end(self, any_loop, run, method, already):
+        with closing(MAKERS["tcp"]()) as (a, b):
+
+            async def main():
+                argument = 100 if method == "sock_recv" else bytearray(100)
+                if method == "sock_sendall" and not already:
+                    argument = bytes(50_000_000)  # more than there is room for
+                if already:
+                    reset(b)
+                    waiting = getattr(any_loop, method)(a, argument)
+                else:
+                    waiting = await started(any_loop, getattr(any_loop, method)(a, argument))
+                    reset(b)
+                with pytest.raises(ConnectionResetError):
+                    await waiting
 
             run(main())
 
