@@ -1,5 +1,5 @@
-"""`python -m pytest -p tests.leaks.hunt`: each test is run three times or more in this process, and what each run leaves
-behind is counted.
+"""`python -m pytest -p tests.leaks.hunt`: each test is run three times or more in this process, and counted is what each
+run leaves behind.
 
 The whole protocol is repeated: function fixtures are made and torn down, those of wider scopes stay. Counted are
 
@@ -49,7 +49,7 @@ def family() -> int:
 
 
 def clear_caches() -> None:
-    """Those of the interpreter and the standard library that grow by what differs from run to run, as names of files."""
+    """Those of the interpreter and the standard library that grow by what differs from run to run, as file names."""
     re.purge()
     linecache.clearcache()
     if sys.version_info >= (3, 13):
@@ -60,7 +60,7 @@ def clear_caches() -> None:
 
 
 class Looks:
-    """What there is after each run, by kind. All memory for it is taken in the first runs: else it would count itself."""
+    """What there is after each run, by kind. Memory for it is taken in the first runs: else it would count itself."""
 
     def __init__(self) -> None:
         self.runs = 0
