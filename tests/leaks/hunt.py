@@ -1,5 +1,4 @@
-"""`python -m pytest -p tests.leaks.hunt`: each test is run three times or more in this process, and counted is what each
-run leaves behind.
+"""`python -m pytest -p tests.leaks.hunt`: each test is run several times in this process, and what it leaves is counted.
 
 The whole protocol is repeated: function fixtures are made and torn down, those of wider scopes stay. Counted are
 
@@ -8,9 +7,9 @@ The whole protocol is repeated: function fixtures are made and torn down, those 
 - objects of our compiled and Python types, by type;
 - file descriptors, threads and children.
 
-The first run is not counted: it fills caches. What grows in each of the next two is a suspect, and the test is run
-CONFIRMING times more; a leak is what has grown by one a run or more, and in the second half, too. What a failed test
-leaves is not looked at.
+The first run is not counted: it fills caches. Where something has grown by one a run or more in the next two, the test
+is run CONFIRMING times more, and all caches of functools are emptied after each; a leak is what still grows so, in both
+halves of these runs. What a failed test leaves is not looked at.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from __future__ import annotations
 import array
 import collections
 import contextlib
+import functools
 import gc
 import linecache
 import os
@@ -35,7 +35,7 @@ from _pytest.runner import runtestprotocol
 
 COUNTED = 2  # runs
 CONFIRMING = 12  # runs
-RUNS_MAX = 1 + COUNTED + CONFIRMING
+RUNS_MAX = 1 + CONFIRMING
 OURS = "aioqemu_loop"
 
 
@@ -125,22 +125,29 @@ def finishes_function_scope(finalizer: Any) -> bool:
 
 def hunt(item: pytest.Item) -> tuple[list[pytest.TestReport], dict[str, int]]:
     """The reports of the first run that did not pass, or of the last; and what all runs but the first have left."""
+    reports, left = watch(item, 1 + COUNTED, [])
+    if left:
+        caches = [each for each in gc.get_objects() if isinstance(each, functools._lru_cache_wrapper)]
+        reports, left = watch(item, 1 + CONFIRMING, caches)
+    return reports, left
+
+
+def watch(item: pytest.Item, runs: int, caches: list[Any]) -> tuple[list[pytest.TestReport], dict[str, int]]:
     # As if the next one were another test of the same class or module.
     sibling: Any = types.SimpleNamespace(listchain=lambda: [*item.listchain()[:-1], None])
     looks = Looks()
     gc.collect()
     gc.freeze()
     try:
-        while True:
+        for _ in range(runs):
             reports = runtestprotocol(item, log=False, nextitem=sibling)
             if not all(report.passed for report in reports):
                 return reports, {}
             forget_finished(item)
+            for cache in caches:
+                cache.cache_clear()
             looks.look()
-            if looks.runs in (1 + COUNTED, RUNS_MAX):
-                left = looks.grown()
-                if looks.runs == RUNS_MAX or not left:
-                    return reports, left
+        return reports, looks.grown()
     finally:
         gc.unfreeze()
 
