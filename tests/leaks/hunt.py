@@ -1,4 +1,4 @@
-"""`python -m pytest -p tests.leaks.hunt`: each test is run several times in this process, and what it leaves is counted.
+"""`python -m pytest -p tests.leaks.hunt`: each test is run several times in one process; what it leaves is counted.
 
 The whole protocol is repeated: function fixtures are made and torn down, those of wider scopes stay. Counted are
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import socket
 import ssl
 import sys
@@ -95,6 +96,21 @@ class TestTheTransport:
             await end(ours, theirs, server)
             assert info("ssl_object") is not None
             assert info("peername", 7) == 7
+
+        run(main())
+
+    @pytest.mark.parametrize(
+        "header",
+        [b"\x17\x02\x03\x00\x40", b"\x17\x03\x01\x00\x40", b"\x16\x03\x01\x00\x40", b"\x17\x03\x03\x41\x01", b"GET /"],
+        ids=["major", "minor", "clear", "length", "http"],
+    )
+    def test_a_header_that_is_wrong_is_told_before_the_rest_comes(self, run, new_sslproto, ends, header):
+        async def main():
+            ours, theirs, server = await ends()
+            os.write(theirs.transport.get_extra_info("socket").fileno(), header)
+            await ours.until_lost()
+            assert isinstance(ours.lost, ssl.SSLError)
+            await end(theirs, server)
 
         run(main())
 
