@@ -17,7 +17,14 @@ GUARD = b"\xa5" * 64
 FAMILIES = [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX, 0, 1, socket.AF_NETLINK, socket.AF_PACKET, 40, 65535]
 SEEDS = [
     b"\x00\x10" + struct.pack("=H", socket.AF_INET) + b"\x1f\x90\x7f\x00\x00\x01" + bytes(8),
-    b"\x00\x1c" + struct.pack("=H", socket.AF_INET6) + b"\x1f\x90" + bytes(4) + b"\xfe\x80" + bytes(13) + b"\x01" + b"\2\0\0\0",
+    b"\x00\x1c"
+    + struct.pack("=H", socket.AF_INET6)
+    + b"\x1f\x90"
+    + bytes(4)
+    + b"\xfe\x80"
+    + bytes(13)
+    + b"\x01"
+    + b"\2\0\0\0",
     b"\x00\x0b" + struct.pack("=H", socket.AF_UNIX) + b"/tmp/sock",
     b"\x00\x0b" + struct.pack("=H", socket.AF_UNIX) + b"\0abstract",
     b"\x01\x00\x02\x09127.0.0.1",
@@ -48,7 +55,12 @@ def expected(raw: bytes, size: int) -> Any:
     if family == socket.AF_INET:
         return socket.inet_ntop(family, raw[4:8]), port
     if family == socket.AF_INET6:
-        return socket.inet_ntop(family, raw[8:24]), port, *struct.unpack_from("!I", raw, 4), *struct.unpack_from("=I", raw, 24)
+        return (
+            socket.inet_ntop(family, raw[8:24]),
+            port,
+            *struct.unpack_from("!I", raw, 4),
+            *struct.unpack_from("=I", raw, 24),
+        )
     if family == socket.AF_UNIX:
         path = raw[2:size]
         return path if path[:1] == b"\0" else os.fsdecode(path.partition(b"\0")[0])

@@ -16,7 +16,11 @@ import aioqemu_loop
 from aioqemu_loop import AioContext, files
 from tests.fuzz.choices import Choices
 
-SEEDS = [bytes([kind, *b"\x03\x05\x01rb+\x00\x00"]) for kind in range(4)] + [b"\x01\x00\x0a\x01", b"\x02\x02r+", b"\x02\x03xyz"]
+SEEDS = [bytes([kind, *b"\x03\x05\x01rb+\x00\x00"]) for kind in range(4)] + [
+    b"\x01\x00\x0a\x01",
+    b"\x02\x02r+",
+    b"\x02\x03xyz",
+]
 # What may come of anything that is no number, name or file. All else is a mistake of ours.
 MISTAKES = (TypeError, ValueError, OverflowError, KeyError, OSError, RuntimeError, LookupError)
 MODES = ["r", "w", "x", "a", "rb", "r+", "wb+", "ab", "t", "", "rt", "rw", "U", "rbt", "r\0", "w++", "b"]
@@ -75,7 +79,10 @@ def descriptors(choices: Choices) -> None:
             return
         name = choices.of(["reader", "writer"])
         results = [
-            [outcome(getattr(loop, f"{verb}_{name}"), fd, *rest) for verb, rest in (("add", (callback,)), ("remove", ()))]
+            [
+                outcome(getattr(loop, f"{verb}_{name}"), fd, *rest)
+                for verb, rest in (("add", (callback,)), ("remove", ()))
+            ]
             for loop in (mine, theirs)
         ]
         assert results[0] == results[1], (fd, callback, results)
