@@ -48,6 +48,7 @@ def guided(name: str, seconds: float, seed: int) -> None:
     # Compiled modules look up there what they were instrumented for.
     sys.setdlopenflags(os.RTLD_NOW | os.RTLD_GLOBAL)
     import atheris
+    import atheris.core_with_libfuzzer
 
     with atheris.instrument_imports(include=["aioqemu_loop", "tests.fuzz"]):
         target = importlib.import_module(f"tests.fuzz.{name}")
