@@ -118,8 +118,8 @@ def test_a_tracer_that_is_taken_away_while_poll_mode_spins(fdmon, no_leaks) -> N
 
 @pytest.fixture
 def unraisable(monkeypatch):
-    """[(type, object, whether there is a traceback)] of what goes to the hook. The collector does not see what the hook's
-    own argument holds, so that is not kept."""
+    """[(type, object, whether there is a traceback)] of what goes to the hook. The collector does not see what the
+    hook's own argument holds, so that is not kept."""
     told = []
     monkeypatch.setattr(
         "sys.unraisablehook", lambda it: told.append((it.exc_type, it.object, it.exc_traceback is not None))

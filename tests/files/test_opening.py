@@ -269,7 +269,7 @@ def test_buffers_of_impossible_sizes_are_refused_at_once(tmp_path: Path, bufferi
     path = tmp_path / "file"
     path.write_text("text")
     with pytest.raises((OverflowError, TypeError)) as theirs:
-        open(path, "r+", buffering)
+        open(path, "r+", buffering)  # noqa: SIM115
     with pytest.raises(theirs.type):
         files.open(path, "r+", buffering)
     assert path.read_text() == "text"

@@ -3,7 +3,8 @@
 With atheris (pip install atheris; it has wheels for some Pythons) coverage guides it: of Python code, and of the
 compiled modules that were built for that, in a copy of the tree:
 
-    CC=clang CFLAGS="-O1 -fsanitize=fuzzer-no-link" python -c "from setuptools import setup; setup()" build_ext --inplace
+    export CC=clang CFLAGS="-O1 -fsanitize-coverage=inline-8bit-counters,pc-table,trace-cmp"
+    python -c "from setuptools import setup; setup()" build_ext --inplace
 
 Without it, or with --blind, inputs are made from the seeds by chance. INPUT: files that are tried, once each, instead.
 What fails is printed, as bytes, and the exit status is not 0.

@@ -1,8 +1,8 @@
 """TLS with a hostile peer: our transport and the standard library's see the same bytes, and must end in the same way.
 
 Both stand on a transport that does nothing but note what it is told. The peer is the ssl module between two memory
-buffers: it shakes hands, sends text, close_notify and key updates, and what it sends is cut, changed, doubled, swapped and
-put together with bytes of the fuzzer's. What it sends first may be nothing but that.
+buffers: it shakes hands, sends text and close_notify, and what it sends is cut, changed, doubled, swapped and put
+together with bytes of the fuzzer's. What it sends first may be nothing but those.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a scanner of TLS servers tries: each comes to the same end as with the standard library's loop on the same context.
+"""What a scanner of TLS servers tries: each comes to the same end as with the stdlib's loop on the same context.
 
-"End" is what the client got, what the protocol was told, and what went to the exception handler. (asyncio tells nobody of
-a handshake that fails, and sends no alert: the client sees the end of the connection.)
+"End" is what the client got, what the protocol was told, and what went to the exception handler. (asyncio tells nobody
+of a handshake that fails, and sends no alert: the client sees the end of the connection.)
 """
 
 from __future__ import annotations
@@ -292,23 +292,23 @@ def cut_off(client, address, how):
                 sock.sendall(outgoing.read())
                 incoming.write(sock.recv(65536))
         tls.write(b"hello")
-        record = outgoing.read()
-        sock.sendall(record)
+        sock.sendall(outgoing.read())
+        answer = b""
+        while not answer:  # else asyncio loses a record, where the next one that has come is wrong
+            incoming.write(sock.recv(65536))
+            with contextlib.suppress(ssl.SSLWantReadError):
+                answer = tls.read(100)
         tls.write(b"more")
         record = outgoing.read()
         sock.sendall({"truncated": record[:-3], "fin": b"", "changed": record[:-1] + bytes([record[-1] ^ 1])}[how])
         if how != "changed":
             sock.shutdown(socket.SHUT_WR)
-        with contextlib.suppress(ConnectionError):
-            while more := sock.recv(65536):
-                incoming.write(more)
+        while more := sock.recv(65536):
+            incoming.write(more)
         try:
-            while text := tls.read(100):
-                if text != b"hello":
-                    return text
+            return answer, tls.read(100)
         except ssl.SSLError as exc:
-            return kind_of(exc)
-        return "close_notify"
+            return answer, kind_of(exc)
 
 
 @pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
@@ -317,7 +317,7 @@ def test_a_connection_that_is_tampered_with(factory, certificates, version, how)
     server, client, _ = certificates()
     client.maximum_version = getattr(ssl.TLSVersion, version)
     end = same_end(factory, server, functools.partial(cut_off, client, how=how))
-    assert ("data", b"more") not in end["told"] or how == "fin"
+    assert ("data", b"more") not in end["told"]
     if how == "changed":
         assert end["told"][-1][1][0] == "SSLError"
 
