@@ -99,7 +99,7 @@ def descriptors(choices: Choices) -> None:
 def opened(choices: Choices) -> None:
     """files.open() takes what open() takes. Of several mistakes either may tell another."""
     name = "file" if choices.below(2) else choices.of(["none", "", "x" * 300, "a\0b", "no/file", "."])
-    path: Any = folder() / name if choices.below(4) else choices.of([None, 1.5, b"file\xff", -1, 1 << 40, [], Ellipsis])
+    path: Any = folder() / name if choices.below(4) else choices.of([None, 1.5, -1, 1 << 40, [], Ellipsis])
     mode = choices.of(MODES) if choices.below(4) else choices.thing(0)
     named = {}
     for keyword, usual in (
