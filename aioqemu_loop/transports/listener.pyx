@@ -120,12 +120,13 @@ cdef class Listener(OwnedHandler):
                 self.hand_over(conn, peername, py_context)
                 return
             protocol = self.protocol_factory()
-            taken = True
             if self.make_tls is None:
+                taken = True
                 new_stream_transport(self.context, self.loop, fd, None, self.family, self.kind, self.proto, protocol,
                                      None, {"peername": peername}, self.server, py_context)
             else:
                 conn = socket.socket(self.family, self.kind, self.proto, fd)
+                taken = True
                 self.make_tls(conn, protocol, peername, self.server, py_context)
         except (SystemExit, KeyboardInterrupt):
             if not taken:

@@ -536,3 +536,23 @@ class TestStartTls:
 
     async def serve_tls(self, loop, sock, protocol, context):
         await loop.connect_accepted_socket(lambda: protocol, sock, ssl=context)
+
+
+def test_where_no_socket_object_can_be_made_the_connection_ends(loop, tls, monkeypatch):
+    class Failing(socket.socket):
+        def __init__(self, *args, **named):
+            if len(args) == 4:  # of a fd
+                raise MemoryError
+            super().__init__(*args, **named)
+
+    async def main():
+        server = await loop.create_server(asyncio.Protocol, HOST, 0, ssl=tls[0])
+        with socket.create_connection(server.sockets[0].getsockname()) as peer:
+            peer.setblocking(False)
+            monkeypatch.setattr("socket.socket", Failing)
+            assert await asyncio.wait_for(loop.sock_recv(peer, 100), PATIENCE) == b""
+            monkeypatch.undo()
+        server.close()
+        await server.wait_closed()
+
+    loop.run_until_complete(main())
