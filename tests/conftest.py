@@ -29,11 +29,12 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_runtest_setup() -> None:
+def pytest_runtest_setup(item: pytest.Item) -> None:
     """Most tests collect garbage to see what is left. What there is already (imported, found and reported by pytest)
     would make each of these take several times as long; it is put aside."""
-    gc.collect()
-    gc.freeze()
+    if not item.config.pluginmanager.has_plugin("tests.leaks.hunt"):  # which does so for all runs of a test
+        gc.collect()
+        gc.freeze()
 
 
 def open_fds() -> set[str]:

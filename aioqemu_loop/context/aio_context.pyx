@@ -483,9 +483,10 @@ cdef class AioContext(ContextCore):
         try:
             return as_fd(fd)
         except ValueError:
-            for handler in self.handlers.values():
-                if isinstance(handler, FdCallbacks) and (<FdCallbacks>handler).file is fd:
-                    return (<FdCallbacks>handler).fd
+            if fd is not None:
+                for handler in self.handlers.values():
+                    if isinstance(handler, FdCallbacks) and (<FdCallbacks>handler).file is fd:
+                        return (<FdCallbacks>handler).fd
             raise
 
 

@@ -49,3 +49,9 @@ def as_space(buffer: WriteableBuffer, method: str) -> memoryview:
 def as_offset(offset: SupportsIndex) -> int:
     """A file offset or size, bytes. Raises TypeError."""
     return operator.index(offset)
+
+
+def check_buffering(buffering: SupportsIndex) -> None:
+    """The argument of open(). Raises TypeError, and OverflowError as io.open(), for which it is an int of C."""
+    if not -(1 << 31) <= operator.index(buffering) < 1 << 31:
+        raise OverflowError("Python int too large to convert to C int")

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, overload
 
-from aioqemu_loop.files.arguments import type_name
+from aioqemu_loop.files.arguments import check_buffering, type_name
 from aioqemu_loop.files.buffered import AsyncBuffered
 from aioqemu_loop.files.engine import Engine, engine_of
 from aioqemu_loop.files.raw import AsyncFileIO
@@ -208,6 +208,7 @@ def open(
     if not isinstance(file, int):
         file = os.fspath(file)
     parts = Mode.of(mode)
+    check_buffering(buffering)
     for name, value in (("encoding", encoding), ("errors", errors), ("newline", newline)):
         if value is not None and not isinstance(value, str):
             raise TypeError(f"open() argument '{name}' must be str or None, not {type_name(value)}")

@@ -11,6 +11,8 @@ cdef class Job:
     cdef bint begun
     cdef object future
 
+    cdef int let_go(self) except -1
+
 
 cdef class Ways:
     cdef object __weakref__

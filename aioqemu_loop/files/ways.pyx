@@ -20,7 +20,14 @@ cdef class Job:
     def __call__(self):
         if not self.cancelled:
             self.begun = True
-            return self.function(*self.args, **self.kwargs)
+            function, args, kwargs = self.function, self.args, self.kwargs
+            self.let_go()
+            return function(*args, **kwargs)
+
+    cdef int let_go(self) except -1:
+        """The executor holds the job for a moment after its result is known: buffers must be free by then."""
+        self.function = self.args = self.kwargs = None
+        return 0
 
 
 cdef class Ways:
@@ -79,6 +86,8 @@ cdef class Ways:
             return await asyncio.shield(job.future)
         except asyncio.CancelledError as exc:
             job.cancelled = not must
+            if job.cancelled and not job.begun:
+                job.let_go()
             while (job.begun or must) and not job.future.done():
                 try:
                     await asyncio.wait([job.future])

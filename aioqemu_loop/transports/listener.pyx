@@ -133,13 +133,14 @@ cdef class Listener(OwnedHandler):
                 self.hand_over(conn, address_to_python(address, size), given_context)
                 return 0
             protocol = self.protocol_factory()
-            taken = True
             if self.make_tls is None:
+                taken = True
                 transport = new_stream_transport(self.context, self.loop, fd, None, self.family, self.kind, self.proto, protocol,
                                                  None, {}, self.server, given_context, own)
                 transport.raw_peer = raw_address(address, size)
             else:
                 conn = socket.socket(self.family, self.kind, self.proto, fd)
+                taken = True
                 self.make_tls(conn, protocol, address_to_python(address, size), self.server, given_context)
         except (SystemExit, KeyboardInterrupt):
             if not taken:

@@ -247,6 +247,7 @@ cdef class TLSTransport(TLSWriting):
         except Exception as exc:
             return self.handshake_failed(exc)
         self.cancel_timer()
+        self.pipe.handshake_done()
         self.state = OPEN
         if self.handshake_started is not None:
             logger.debug("%r: SSL handshake took %.1f ms", self, (self._loop.time() - self.handshake_started) * 1e3)

@@ -16,6 +16,7 @@ cdef struct Framing:
     int have
     Py_ssize_t left
     Py_ssize_t tail
+    bint open
 
 
 cdef class TLSPipe:
@@ -31,6 +32,7 @@ cdef class TLSPipe:
     cdef bint inside
     cdef bint foreign
 
+    cdef int handshake_done(self) except -1
     cdef int feed(self, const char *data, Py_ssize_t size) except -1
     cdef bint has_text(self) except -1
     cdef Py_ssize_t decrypt(self, char *where, Py_ssize_t room) except -2

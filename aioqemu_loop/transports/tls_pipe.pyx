@@ -17,12 +17,15 @@ from aioqemu_loop.transports.write_queue cimport WriteQueue
 
 cdef tuple AGAIN = (ssl.SSLWantReadError, ssl.SSLSyscallError)
 
-# RFC 8446, 5.1 and 5.2: type (1 byte), version (2), length (2); at most 2**14 bytes of text and, before TLS 1.3, 2048 more.
+# RFC 8446, 5.1 and 5.2: type (1 byte), version (2), length (2); at most 2**14 bytes of text and 256 more, or, before TLS
+# 1.3, 2048 more, which compression and such needed.
 cdef enum:
     HEADER_SIZE = 5
     BODY_MAX = 16384 + 2048
+    DATA_MAX = 16384 + 256
     # change_cipher_spec, alert, handshake, application_data, heartbeat
     FIRST_TYPE = 20
+    DATA_TYPE = 23
     LAST_TYPE = 24
 
 
@@ -34,9 +37,18 @@ cdef class Window:
         PyBuffer_FillInfo(view, self, self.data, self.size, self.readonly, flags)
 
 
+cdef bint plausible(Framing *framing) noexcept:
+    """Whether OpenSSL can have nothing against this header; else it is to see it at once, not when the rest has come.
+    After the handshake TLS 1.2 and 1.3 have no other type and version for text."""
+    cdef unsigned char *header = framing.header
+    if framing.open:
+        return header[0] == DATA_TYPE and header[1] == 3 and header[2] == 3 and framing.left <= DATA_MAX
+    return FIRST_TYPE <= header[0] <= LAST_TYPE and header[1] == 3 and framing.left <= BODY_MAX
+
+
 cdef int follow(Framing *framing, const char *data, Py_ssize_t size) noexcept:
-    """Note that these bytes have come. `tail` is then how many came after the end of the last whole record, or -1 where
-    this does not look like TLS."""
+    """Note that these bytes have come. `tail` is then how many came after the end of the last whole record, or -1 once
+    there was a header that is not plausible."""
     cdef Py_ssize_t at = 0
     cdef Py_ssize_t step
     if framing.tail < 0:
@@ -56,7 +68,7 @@ cdef int follow(Framing *framing, const char *data, Py_ssize_t size) noexcept:
                 continue
             framing.have = 0
             framing.left = framing.header[3] << 8 | framing.header[4]
-            if framing.left > BODY_MAX or not FIRST_TYPE <= framing.header[0] <= LAST_TYPE:
+            if not plausible(framing):
                 framing.tail = -1
                 return 0
         if not framing.left:
@@ -81,6 +93,10 @@ cdef class TLSPipe:
         self.write_incoming = self.incoming.write
         self.read_outgoing = self.outgoing.read
         self.window = Window.__new__(Window)
+
+    cdef int handshake_done(self) except -1:
+        self.framing.open = True
+        return 0
 
     cdef int feed(self, const char *data, Py_ssize_t size) except -1:
         """The peer has sent this."""

@@ -1,10 +1,10 @@
 """Run under faults.c: scenarios with faults, one case after the other.
 
-    python -m tests.faults.sweep FOLDER BACKENDS SCENARIOS CALLS ERRORS POINTS [LEVEL]
+    python -m tests.faults.sweep FOLDER BACKENDS SCENARIOS CALLS ERRORS POINTS [LEVEL [anybody]]
 
 FOLDER is for certificates; BACKENDS, SCENARIOS, CALLS and ERRORS are lists with commas, or "all"; POINTS is the number
-of calls in turn that fail (0: all of them; -N: a fifth of them at random, N times). LEVEL: see Plan. Prints what went
-wrong, and totals as JSON after each scenario. Exit status 1: something did.
+of calls in turn that fail (0: all of them; -N: a fifth of them at random, N times). LEVEL, anybody: see Plan; for the
+latter name the CALLS. Prints what went wrong, and totals as JSON after each scenario. Exit status 1: something did.
 """
 
 from __future__ import annotations
@@ -232,7 +232,9 @@ def number_of(error: str) -> int:
     return SHORT if error == "SHORT" else int(getattr(errno, error))
 
 
-def main(folder: str, backends: str, scenarios: str, calls: str, errors: str, points: str, level: str = "0") -> int:
+def main(
+    folder: str, backends: str, scenarios: str, calls: str, errors: str, points: str, level: str = "0", who: str = ""
+) -> int:
     wanted = list(SCENARIOS) if scenarios == "all" else scenarios.split(",")
     numbers = [*ERRORS, SHORT] if errors == "all" else [number_of(name) for name in errors.split(",")]
     seeds = max(0, -int(points))
@@ -241,9 +243,9 @@ def main(folder: str, backends: str, scenarios: str, calls: str, errors: str, po
         runner.case(backend, scenario, Plan(level=int(level)))
         made = runner.faults.calls()
         for call, error in itertools.product(made if calls == "all" else calls.split(","), numbers):
-            if call not in made or not is_real(backend, call, error, seeds > 0):
+            if (call not in made and not who) or not is_real(backend, call, error, seeds > 0):
                 continue
-            plan = Plan(call, error, level=int(level))
+            plan = Plan(call, error, level=int(level), anybody=who == "anybody")
             for seed in range(1, seeds + 1):
                 runner.case(backend, scenario, dataclasses.replace(plan, percent=20, seed=seed))
             if not seeds:

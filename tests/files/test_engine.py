@@ -9,6 +9,7 @@ import resource
 import signal
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,38 @@ def test_direct_transfers_need_not_be_aligned_in_memory(run, engine, tmp_path) -
     except BaseException:
         os.close(fd)
         raise
+
+
+class Holding(ThreadPoolExecutor):
+    """Its threads let go late of what they have done."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.held = []
+
+    def submit(self, function, *args):
+        self.held.append(function)
+        return super().submit(function, *args)
+
+
+def test_a_buffer_is_free_when_it_has_been_filled(any_loop, run, engine, tmp_path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 8192)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECT)  # which always has to wait
+    except OSError as exc:
+        pytest.skip(f"no O_DIRECT here: {exc}")
+    any_loop.set_default_executor(Holding())
+
+    async def main():
+        engine.adopt(fd)
+        buffer = bytearray(8192)
+        with memoryview(buffer) as view:
+            assert await engine.readinto(fd, view, 0) == 8192
+        assert buffer == b"x" * 8192
+        await engine.close(fd)
+
+    run(main())
 
 
 # -- what is no file --

@@ -262,3 +262,14 @@ def test_terminals_are_line_buffered(run: Any) -> None:
         os.close(terminal)
 
     run(main())
+
+
+@pytest.mark.parametrize("buffering", [1 << 31, 1 << 70, -(1 << 40), "1", None, 1.5])
+def test_buffers_of_impossible_sizes_are_refused_at_once(tmp_path: Path, buffering: Any) -> None:
+    path = tmp_path / "file"
+    path.write_text("text")
+    with pytest.raises((OverflowError, TypeError)) as theirs:
+        open(path, "r+", buffering)  # noqa: SIM115
+    with pytest.raises(theirs.type):
+        files.open(path, "r+", buffering)
+    assert path.read_text() == "text"

@@ -342,6 +342,18 @@ class TestErrors:
                 any_loop.remove_reader(number)
                 gc.collect()
 
+    def test_none_is_not_the_file_of_those_registered_by_number(self, any_loop, turn, pair):
+        a, b = pair
+        called = []
+        any_loop.add_reader(a.fileno(), called.append, 1)
+        for remove in (any_loop.remove_reader, any_loop.remove_writer):
+            with pytest.raises(ValueError, match="Invalid file object: None"):
+                remove(None)
+        b.send(b"x")
+        turn(any_loop, 2)
+        assert called
+        any_loop.remove_reader(a.fileno())
+
     def test_a_number_that_no_fd_has(self, any_loop):
         with pytest.raises(OSError):
             any_loop.add_reader(1 << 29, print)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import aioqemu_loop
-from aioqemu_loop import files
+from aioqemu_loop import files, monitor
 
 SQPOLL = 2  # IORING_SETUP_SQPOLL
 
@@ -35,12 +35,26 @@ def inheritable() -> dict[int, str]:
     return found
 
 
+def inherited() -> set[str]:
+    """What a program has open that is started without closing anything: "number -> target"."""
+    code = (
+        "import os\n"
+        "for fd in os.listdir('/proc/self/fd'):\n"
+        "    if os.path.islink(f'/proc/self/fd/{fd}'):\n"
+        "        print(fd, '->', os.readlink(f'/proc/self/fd/{fd}'))\n"
+    )
+    child = subprocess.run(
+        [sys.executable, "-S", "-c", code], close_fds=False, stdin=subprocess.DEVNULL, capture_output=True, check=True
+    )
+    return {line for line in child.stdout.decode().splitlines() if int(line.split()[0]) > 2}
+
+
 def rings() -> int:
     return sum("[io_uring]" in os.readlink(f"/proc/self/fd/{fd}") for fd in open_fds() if is_open(fd))
 
 
-async def use_everything(tmp_path: Path) -> dict[int, str]:
-    """Has everything open that opens file descriptors, and looks at them."""
+async def use_everything(tmp_path: Path) -> tuple[dict[int, str], set[str]]:
+    """Has everything open that opens file descriptors, and looks at them: inheritable(), inherited()."""
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGUSR1, lambda: None)
     accepted: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
@@ -56,8 +70,8 @@ async def use_everything(tmp_path: Path) -> dict[int, str]:
     child = await asyncio.create_subprocess_exec("cat", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
     async with files.open(tmp_path / "file", "w") as file:
         await file.write("text")
-        with aioqemu_loop.IOThread("other"):
-            found = inheritable()
+        with aioqemu_loop.IOThread("other"), monitor.start(tmp_path / "monitor"):
+            found = inheritable(), inherited()
     await child.communicate(b"")
     datagram.close()
     for writer in writers:
@@ -71,7 +85,7 @@ async def use_everything(tmp_path: Path) -> dict[int, str]:
 
 
 def test_every_fd_is_close_on_exec(loop_factory: Callable[[], aioqemu_loop.Loop], tmp_path: Path) -> None:
-    before = inheritable()  # pytest's, and what the tests' own parent left to them
+    before = inheritable(), inherited()  # pytest's, and what the tests' own parent left to them
     loop = loop_factory()
     found = loop.run_until_complete(use_everything(tmp_path))
     loop.run_until_complete(loop.shutdown_default_executor())

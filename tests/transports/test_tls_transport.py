@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import socket
 import ssl
 import sys
@@ -95,6 +96,21 @@ class TestTheTransport:
             await end(ours, theirs, server)
             assert info("ssl_object") is not None
             assert info("peername", 7) == 7
+
+        run(main())
+
+    @pytest.mark.parametrize(
+        "header",
+        [b"\x17\x02\x03\x00\x40", b"\x17\x03\x01\x00\x40", b"\x16\x03\x01\x00\x40", b"\x17\x03\x03\x41\x01", b"GET /"],
+        ids=["major", "minor", "clear", "length", "http"],
+    )
+    def test_a_header_that_is_wrong_is_told_before_the_rest_comes(self, run, new_sslproto, ends, header):
+        async def main():
+            ours, theirs, server = await ends()
+            os.write(theirs.transport.get_extra_info("socket").fileno(), header)
+            await ours.until_lost()
+            assert isinstance(ours.lost, ssl.SSLError)
+            await end(theirs, server)
 
         run(main())
 
@@ -520,3 +536,23 @@ class TestStartTls:
 
     async def serve_tls(self, loop, sock, protocol, context):
         await loop.connect_accepted_socket(lambda: protocol, sock, ssl=context)
+
+
+def test_where_no_socket_object_can_be_made_the_connection_ends(loop, tls, monkeypatch):
+    class Failing(socket.socket):
+        def __init__(self, *args, **named):
+            if len(args) == 4:  # of a fd
+                raise MemoryError
+            super().__init__(*args, **named)
+
+    async def main():
+        server = await loop.create_server(asyncio.Protocol, HOST, 0, ssl=tls[0])
+        with socket.create_connection(server.sockets[0].getsockname()) as peer:
+            peer.setblocking(False)
+            monkeypatch.setattr("socket.socket", Failing)
+            assert await asyncio.wait_for(loop.sock_recv(peer, 100), PATIENCE) == b""
+            monkeypatch.undo()
+        server.close()
+        await server.wait_closed()
+
+    loop.run_until_complete(main())
