@@ -11,6 +11,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,6 +46,11 @@ def open_fds() -> set[str]:
         except FileNotFoundError:
             continue
     return result
+
+
+def preloaded(library: Path) -> str:
+    """LD_PRELOAD for a child process: this library, then what is preloaded here (a sanitizer)."""
+    return " ".join([str(library), *os.environ.get("LD_PRELOAD", "").split()])
 
 
 def need_fdmon(name: str) -> None:

@@ -2,11 +2,15 @@
 
 The C is the same for all Pythons. With it written a build may compile several modules at a time (build_ext's
 `parallel`), which it does in threads: Cython itself, which a build would run in those threads, is not made for that.
+
+With --checks the C raises where it would read beyond the end of something or use None as if it were an object: for
+looking for mistakes (tools/sanitized.sh), not for use. (Code without the GIL allows no `overflowcheck`.)
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import Cython
@@ -14,6 +18,7 @@ from Cython.Build import cythonize
 from setuptools.dist import Distribution
 
 PACKAGE = Path("aioqemu_loop")
+CHECKS = {"boundscheck": True, "nonecheck": True, "initializedcheck": True}
 
 
 def keep_what_is_current() -> None:
@@ -31,10 +36,12 @@ if __name__ == "__main__":
     keep_what_is_current()
     package = Distribution()
     package.parse_config_files(["pyproject.toml"])
-    options = package.get_option_dict("build_ext")
+    directives = package.get_option_dict("build_ext")["cython_directives"][1]
+    if "--checks" in sys.argv:
+        directives = directives | CHECKS
     cythonize(
         package.ext_modules,
         nthreads=os.cpu_count(),
         quiet=True,
-        compiler_directives=options["cython_directives"][1],
+        compiler_directives=directives,
     )
