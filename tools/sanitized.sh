@@ -1,10 +1,10 @@
 #!/bin/sh
-# Tests on compiled modules that check each access to memory: AddressSanitizer and UndefinedBehaviorSanitizer.
+# Tests on compiled modules that check each access to memory: AddressSanitizer, UndefinedBehaviorSanitizer, and the
+# assertions of Python's own headers.
 #     tools/sanitized.sh PYTHON PYTEST-ARGUMENTS ...
 # PYTHON is that of an environment with the tests' packages. All is copied to build/asan and built there, the modules in
 # use stay as they are. Ends with the findings, also those of child processes whose output nobody reads; one is enough
-# to fail. CHECKS=1 also has Cython check indices and None and the C assert, in build/asan-checks (takes longer: all C
-# is written anew).
+# to fail. With CHECKS=1 (in build/asan-checks) Cython checks indices and None, too, for which all C is written anew.
 set -eu
 
 python=$(realpath -s "$1")
@@ -13,14 +13,13 @@ tree=build/asan${CHECKS:+-checks}
 sources="aioqemu_loop tests tools examples bench docs Makefile README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md LICENSE pyproject.toml pytest_aioqemu_loop.py"
 mkdir -p "$tree"
 # shellcheck disable=SC2086
-tar -c --exclude='*.so' --exclude=__pycache__ --exclude=bench/results ${CHECKS:+--exclude=*.c} $sources \
+tar -c --exclude='*.so' --exclude=__pycache__ --exclude=bench/results ${CHECKS:+--exclude=aioqemu_loop/*.c} $sources \
     | tar -x -C "$tree"
-cp -p tests/*/*.c --parents "$tree"
 cd "$tree"
 
 # Python's own flags say -fwrapv, which makes overflows of signed numbers defined; ours shall not rely on it.
 sanitizers="-fsanitize=address,undefined -fno-wrapv"
-export CFLAGS="-O0 -g1 -fno-omit-frame-pointer $sanitizers ${CHECKS:+-UNDEBUG}" LDFLAGS="$sanitizers"
+export CFLAGS="-O0 -g1 -fno-omit-frame-pointer $sanitizers -UNDEBUG" LDFLAGS="$sanitizers"
 "$python" -W ignore tools/generate_c.py ${CHECKS:+--checks}
 "$python" -W ignore -c "from setuptools import setup; setup()" -q build_ext --inplace -j"$(nproc)"
 unset CFLAGS LDFLAGS
