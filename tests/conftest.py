@@ -21,7 +21,8 @@ import aioqemu_loop
 # AIOQEMU_TEST_FDMON: what the suite runs on instead, for instance "liburing", which only some folders run on by
 # default.
 BACKENDS = tuple(os.environ.get("AIOQEMU_TEST_FDMON", "io_uring,epoll,poll").split(","))
-PATIENCE = 15.0  # seconds until a wait is a failure
+# Seconds until a wait is a failure. Sanitizers need longer.
+PATIENCE = float(os.environ.get("AIOQEMU_TEST_PATIENCE", 15.0))
 
 
 def pytest_configure() -> None:

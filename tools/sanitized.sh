@@ -20,7 +20,7 @@ cd "$tree"
 # Python's own flags say -fwrapv, which makes overflows of signed numbers defined; ours shall not rely on it.
 sanitizers="-fsanitize=address,undefined -fno-wrapv"
 export CFLAGS="-O0 -g1 -fno-omit-frame-pointer $sanitizers -UNDEBUG" LDFLAGS="$sanitizers"
-"$python" -W ignore tools/generate_c.py ${CHECKS:+--checks}
+[ -z "${CHECKS:-}" ] || "$python" -W ignore tools/generate_c.py --checks
 "$python" -W ignore -c "from setuptools import setup; setup()" -q build_ext --inplace -j"$(nproc)"
 unset CFLAGS LDFLAGS
 
@@ -30,10 +30,13 @@ mkdir -m 777 "$findings" # some tests become other users
 # What Python itself leaves unfreed at its end is no finding. A SIGSEGV is left to faulthandler, which has Python's
 # stack, and to tests that mean it. Tests may preload something before the sanitizer.
 export ASAN_OPTIONS="detect_leaks=0:handle_segv=0:allocator_may_return_null=1:verify_asan_link_order=0:log_path=$findings/asan"
-export UBSAN_OPTIONS="print_stacktrace=1:log_path=$findings/ubsan"
+# UBSan writes to stderr whatever one asks for, if it is not alone; so pytest leaves the fd alone, and the process ends.
+export UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1"
 export PYTHONMALLOC="${PYTHONMALLOC:-malloc}" # each object apart, so that what was freed is known
 export PYTHONPATH="$PWD"                      # also for child processes: before the environment's own package
-LD_PRELOAD="$("${CC:-gcc}" -print-file-name=libasan.so)" "$python" -m pytest -q -p no:cacheprovider "$@" || failed=1
+export AIOQEMU_TEST_PATIENCE="${AIOQEMU_TEST_PATIENCE:-60}"
+LD_PRELOAD="$("${CC:-gcc}" -print-file-name=libasan.so)" "$python" -m pytest -q -p no:cacheprovider \
+    --capture=sys "$@" || failed=1
 if [ -n "$(ls "$findings")" ]; then
     tail -n +1 "$findings"/*
     failed=1
