@@ -52,7 +52,7 @@ asan: $(VENV)/.test
 	tools/sanitized.sh $(BIN)/python -n $(TESTERS) $(PYTEST_ARGS) $(ASAN_TESTS)
 
 # The same with valgrind's memcheck and the modules in use, 20 to 50 times slower; forked children are looked at, too.
-VALGRIND_TESTS ?= tests/uring tests/fdmon tests/context tests/transports
+VALGRIND_TESTS ?= tests/fdmon tests/context tests/transports
 valgrind: $(VENV)/.test
 	tools/valgrind.sh $(BIN)/python $(PYTEST_ARGS) $(VALGRIND_TESTS)
 
