@@ -15,7 +15,7 @@ PROCESSORS := $(shell nproc)
 # Most tests wait for the kernel or for a child: one more at once than there are processors.
 TESTERS ?= $(shell expr 1 + $(PROCESSORS))
 
-.PHONY: demo test test-all test-core bench soak compat api-table lint docs pictures build wheels wheels-check debian clean
+.PHONY: demo test test-all test-core asan valgrind bench soak compat api-table lint docs pictures build wheels wheels-check debian clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/demo.py
@@ -45,6 +45,17 @@ test-core: debian $(VENV)/.core
 # Every other Python that is installed here.
 test-all: test
 	tools/each-python.sh $(filter-out $(shell $(BIN)/python -c 'print("%d.%d" % __import__("sys").version_info[:2])'),$(PYTHONS))
+
+# Errors of memory. A part of the suite on modules that were built with AddressSanitizer and UBSan, which leaves those in
+# use as they are. All of it takes hours: make asan ASAN_TESTS=tests PYTEST_ARGS='-o timeout=600'. CHECKS=1: see the script.
+ASAN_TESTS ?= tests/uring tests/fdmon tests/transports/test_stream.py tests/transports/test_tls_transport.py
+asan: $(VENV)/.test
+	tools/sanitized.sh $(BIN)/python -n $(TESTERS) $(PYTEST_ARGS) $(ASAN_TESTS)
+
+# The same with valgrind's memcheck and the modules in use, 20 to 50 times slower; forked children are looked at, too.
+VALGRIND_TESTS ?= tests/fdmon tests/context tests/transports
+valgrind: $(VENV)/.test
+	tools/valgrind.sh $(BIN)/python $(PYTEST_ARGS) $(VALGRIND_TESTS)
 
 # The API table of docs/compatibility.md, asked anew of every loop. Of a Python that has it all:
 # make api-table VENV=.venv-3.13 PYTHON=python3.13

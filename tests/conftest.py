@@ -11,6 +11,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +21,8 @@ import aioqemu_loop
 # AIOQEMU_TEST_FDMON: what the suite runs on instead, for instance "liburing", which only some folders run on by
 # default.
 BACKENDS = tuple(os.environ.get("AIOQEMU_TEST_FDMON", "io_uring,epoll,poll").split(","))
-PATIENCE = 15.0  # seconds until a wait is a failure
+# Seconds until a wait is a failure. Sanitizers need longer.
+PATIENCE = float(os.environ.get("AIOQEMU_TEST_PATIENCE", 15.0))
 
 
 def pytest_configure() -> None:
@@ -46,6 +48,11 @@ def open_fds() -> set[str]:
         except FileNotFoundError:
             continue
     return result
+
+
+def preloaded(library: Path) -> str:
+    """LD_PRELOAD for a child process: this library, then what is preloaded here (a sanitizer)."""
+    return " ".join([str(library), *os.environ.get("LD_PRELOAD", "").split()])
 
 
 def need_fdmon(name: str) -> None:

@@ -2,11 +2,17 @@
 
 The C is the same for all Pythons. With it written a build may compile several modules at a time (build_ext's
 `parallel`), which it does in threads: Cython itself, which a build would run in those threads, is not made for that.
+
+With --checks the C raises where it would read beyond the end of something or use None as if it were an object: for
+looking for mistakes (tools/sanitized.sh), not for use. Cython has no look for None in modules that do without the GIL,
+and no `overflowcheck` where enums are computed; the sanitizers find both.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import sys
 from pathlib import Path
 
 import Cython
@@ -14,6 +20,8 @@ from Cython.Build import cythonize
 from setuptools.dist import Distribution
 
 PACKAGE = Path("aioqemu_loop")
+CHECKS = {"boundscheck": True, "initializedcheck": True}
+WITHOUT_GIL = re.compile(r"^    cdef .* nogil:$|with nogil:", re.MULTILINE)
 
 
 def keep_what_is_current() -> None:
@@ -31,10 +39,14 @@ if __name__ == "__main__":
     keep_what_is_current()
     package = Distribution()
     package.parse_config_files(["pyproject.toml"])
-    options = package.get_option_dict("build_ext")
-    cythonize(
-        package.ext_modules,
-        nthreads=os.cpu_count(),
-        quiet=True,
-        compiler_directives=options["cython_directives"][1],
-    )
+    directives = package.get_option_dict("build_ext")["cython_directives"][1]
+    groups = [(package.ext_modules, directives)]
+    if "--checks" in sys.argv:
+        without_gil, with_gil = [], []
+        for module in package.ext_modules:
+            found = WITHOUT_GIL.search(Path(module.sources[0]).read_text())
+            (without_gil if found else with_gil).append(module)
+        directives = directives | CHECKS
+        groups = [(without_gil, directives), (with_gil, directives | {"nonecheck": True})]
+    for modules, directives in groups:
+        cythonize(modules, nthreads=os.cpu_count(), quiet=True, compiler_directives=directives)

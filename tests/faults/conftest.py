@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import preloaded
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -40,7 +42,7 @@ def run_child(faults_library) -> Callable[..., str]:
         child = subprocess.run(
             [sys.executable, *map(str, arguments)],
             cwd=ROOT,
-            env={**os.environ, "LD_PRELOAD": str(faults_library)},
+            env={**os.environ, "LD_PRELOAD": preloaded(faults_library)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from aioqemu_loop import fdmons
+from tests.conftest import preloaded
 
 EXAMPLES = 40  # at each of five uptimes
 SIMULATION = Path(__file__).with_name("simulation.py")
@@ -21,7 +22,7 @@ def simulate(library, backend, what, examples=EXAMPLES, poll_max_ns=0):
     """Returns (hours that went by, timers that fired)."""
     environment = {
         **os.environ,
-        "LD_PRELOAD": str(library),
+        "LD_PRELOAD": preloaded(library),
         "AIOQEMU_POLL_MAX_NS": str(poll_max_ns),
         "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path),
     }
