@@ -26,9 +26,9 @@ PYTEST = $(BIN)/python -m pytest -q -n $(TESTERS) $(PYTEST_ARGS)
 AGAIN = $(BIN)/python -m pytest $(PYTEST_ARGS) --last-failed --last-failed-no-failures=none
 
 # What the other Pythons leave out: the applications, the documentation and the rules of the house; the benchmarks' tool,
-# which measures on the default Python; timers over simulated days and injected faults, as what they try is plain C; CPython's files beside
-# GLib (tests/cpython runs those that matter there, on fewer loops).
-CORE = $(addprefix --ignore=tests/,apps docs project bench timers faults glib/test_cpython.py)
+# which measures on the default Python; timers over simulated days, injected faults, overload, soak and fuzzing, as what they try is
+# plain C; CPython's files beside GLib (tests/cpython runs those that matter there, on fewer loops).
+CORE = $(addprefix --ignore=tests/,apps docs project bench timers faults overload soak fuzz glib/test_cpython.py)
 
 test: debian $(VENV)/.test
 	$(PYTEST) || { [ $$? -eq 1 ] && $(AGAIN); }

@@ -37,6 +37,7 @@ cdef class ContextCore:
     cdef int flush_count
     cdef bint gathering
     cdef list settling
+    cdef void *scratch_block
     cdef char *scratch
     cdef PollMode poll_mode
     cdef Counters counters
