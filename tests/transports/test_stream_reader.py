@@ -156,7 +156,7 @@ def test_data_after_feed_eof_ends_the_connection(run, peer, errors):
 
 
 def test_being_fed_makes_no_object_slower(run, peer):
-    """Up to 3.12 an object whose vars() somebody asked for has a dict from then on, in which each attribute is looked up."""
+    """Up to 3.12 an object whose vars() were asked for has a dict from then on, in which attributes are looked up."""
 
     def holds_a_dict(item):
         return any(type(referent) is dict for referent in gc.get_referents(item))
