@@ -5,7 +5,7 @@ The C is the same for all Pythons. With it written a build may compile several m
 
 With --checks the C raises where it would read beyond the end of something or use None as if it were an object: for
 looking for mistakes (tools/sanitized.sh), not for use. Cython has no look for None in modules that do without the GIL,
-and no `overflowcheck` where enums are computed; the sanitizers find both.
+and no `overflowcheck` where enums are computed; the sanitizers find the use of NULL, and overflow of signed numbers.
 """
 
 from __future__ import annotations
