@@ -27,8 +27,9 @@ AGAIN = $(BIN)/python -m pytest $(PYTEST_ARGS) --last-failed --last-failed-no-fa
 
 # What the other Pythons leave out: the applications, the documentation and the rules of the house; the benchmarks' tool,
 # which measures on the default Python; timers over simulated days, injected faults, overload, soak and fuzzing, as what they try is
-# plain C; CPython's files beside GLib (tests/cpython runs those that matter there, on fewer loops).
-CORE = $(addprefix --ignore=tests/,apps docs project bench timers faults overload soak fuzz glib/test_cpython.py)
+# plain C; the leak hunt, which counts what that Python allocates; CPython's files beside GLib (tests/cpython runs those that matter
+# there, on fewer loops).
+CORE = $(addprefix --ignore=tests/,apps docs project bench timers faults overload soak fuzz leaks/test_hunt.py glib/test_cpython.py)
 
 test: debian $(VENV)/.test
 	$(PYTEST) || { [ $$? -eq 1 ] && $(AGAIN); }
