@@ -131,8 +131,8 @@ async def leak_memory(server: Server) -> None:
 
 async def hold_the_loop(server: Server) -> None:
     while True:
-        time.sleep(0.2)
-        await asyncio.sleep(0.2)
+        time.sleep(0.1)
+        await asyncio.sleep(0.03)  # so short that every sample shows it
 
 
 async def raise_in_a_callback(server: Server) -> None:
