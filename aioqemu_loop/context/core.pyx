@@ -73,6 +73,27 @@ def add_quiet_threads(int count):
     global aio_quiet_threads
     aio_quiet_threads += count
 
+# A yield that takes longer gave the CPU to another process, not to a thread that had a little to do with the GIL. After that
+# so many times what was lost pass without: else a busy loop on a busy machine does one turn per round of everybody's slices.
+cdef int64_t YIELD_LOST_NS = 1_000_000
+cdef int64_t YIELD_REST_TIMES = 100
+cdef int64_t yield_again_ns = 0  # the machine's affair, so one for all contexts; written under the GIL
+
+
+cdef int yield_to_threads() except -1:
+    """Let threads that wait for the GIL have it and the CPU."""
+    global yield_again_ns
+    cdef int64_t began = clock_ns()
+    cdef int64_t lost
+    if began < yield_again_ns:
+        return 0
+    with nogil:
+        sched_yield()
+    lost = clock_ns() - began
+    if lost > YIELD_LOST_NS:
+        yield_again_ns = began + lost * YIELD_REST_TIMES
+    return 0
+
 
 cdef class ContextCore:
     """What AioContext is made of; not for use by itself."""
@@ -207,8 +228,7 @@ cdef class ContextCore:
             if aio_load_relaxed(&self.wakeup.notified) or self.has_work():
                 timeout_ns = 0  # settling, or making ready to spin, may have found something
         elif aio_other_threads():
-            with nogil:
-                sched_yield()
+            yield_to_threads()
         self.counters.sleeps += timeout_ns != 0
         try:
             self.monitor.wait(self.ready_list, timeout_ns)
