@@ -65,7 +65,7 @@ cdef class ContextCore:
     cdef int64_t now_ns(self) except? -1
     cdef bint has_work(self) noexcept
     cdef int64_t timeout_ns(self) except? -2
-    cdef bint must_look(self) except *
+    cdef bint must_look(self) except -1
     cdef int look(self, int64_t timeout_ns) except -1
     cdef int64_t spin(self, int64_t timeout_ns) except? -2
     cdef int adapt(self, int64_t block_ns) except -1

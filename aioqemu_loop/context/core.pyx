@@ -197,7 +197,7 @@ cdef class ContextCore:
         """The time that timers go by."""
         return clock_ns() if self.clock is None else self.clock()
 
-    cdef bint must_look(self) except *:
+    cdef bint must_look(self) except -1:
         """Whether to look although there is no time to sleep: always at first, then when it costs nothing, or when
         the last look was too long ago. While turns are short only some of them read the clock."""
         cdef int64_t now

@@ -3,7 +3,7 @@ from libc.stdint cimport uint64_t
 
 from aioqemu_loop.context.notifier cimport Wakeup
 from aioqemu_loop.fdmon.base cimport Runnable
-from aioqemu_loop.system.objects cimport AIO_MAY_UNTRACK, Py_REFCNT, PyObject_GC_Track, PyObject_GC_UnTrack, store_set, store_take
+from aioqemu_loop.system.objects cimport Py_REFCNT, PyObject_GC_Track, store_set, store_take
 
 
 cdef class ReadyQueue:
@@ -29,13 +29,10 @@ cdef class ReadyQueue:
         return 0
 
     cdef inline int push_new(self, Runnable item) except -1:
-        """For an item that nobody but the caller holds. While the queue is being run all of it is alive, and the collector
-        need not look at it: in a busy loop that was a fifth of its time (callgrind). Who runs the item calls tracked_again()."""
-        if self.pushed - self.popped > self.mask:
-            self.grow()
-        if self.running and AIO_MAY_UNTRACK:
-            PyObject_GC_UnTrack(item)
-            item.untracked = True
+        """For an item as it was made, untracked. While the queue is being run all of it is alive, and the collector need not
+        look at it: in a busy loop that was a fifth of its time (callgrind). Who runs the item calls tracked_again()."""
+        if item.untracked and not self.running:
+            tracked_again(item, 0)
         return self.push(item)
 
     cdef inline PyObject *pop(self) noexcept:
@@ -48,8 +45,8 @@ cdef class ReadyQueue:
 
 
 cdef inline int tracked_again(Runnable item, Py_ssize_t references) except -1:
-    """`item` is not in the queue any more, and the caller knows of so many references: if there are others, it may be part of a
-    cycle from now on."""
+    """`item` is not in a queue that is run any more, and the caller knows of so many references: if there are others, it may be
+    part of a cycle from now on."""
     item.untracked = False
     if Py_REFCNT(item) > references:
         PyObject_GC_Track(item)

@@ -11,7 +11,7 @@ from libc.stdint cimport int64_t, uint64_t
 
 from aioqemu_loop.context.ready cimport ReadyQueue, tracked_again
 from aioqemu_loop.fdmon.base cimport Runnable
-from aioqemu_loop.system.objects cimport AIO_MAY_UNTRACK, PyObject_GC_UnTrack, list_items, new_store, store_set, store_take
+from aioqemu_loop.system.objects cimport list_items, new_store, store_set, store_take
 
 import cython
 
@@ -50,12 +50,13 @@ cdef class TimerHeap:
         return 0
 
     cdef int add_new(self, Runnable item, int64_t when_ns) except -1:
-        """For an item that nobody but the caller holds: as ReadyQueue.push_new()."""
-        self.add(item, when_ns)
-        if self.running and AIO_MAY_UNTRACK:
-            PyObject_GC_UnTrack(item)
-            item.untracked = self.has_untracked = True
-        return 0
+        """For an item as it was made, untracked: as ReadyQueue.push_new()."""
+        if item.untracked:
+            if self.running:
+                self.has_untracked = True
+            else:
+                tracked_again(item, 0)
+        return self.add(item, when_ns)
 
     cdef int track_all(self) except -1:
         """Nobody runs the context from now on. Those that came due are in the ready queue."""

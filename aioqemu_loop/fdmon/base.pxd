@@ -8,7 +8,7 @@ from aioqemu_loop.uring.buffers cimport BufferRing
 
 cdef class Runnable:
     cdef uint64_t timer_seq
-    # The collector does not know it: see ReadyQueue.push_new().
+    # The collector does not know it, as it was made: see ReadyQueue.push_new().
     cdef bint untracked
 
     cdef int run(self) except -1
@@ -84,7 +84,7 @@ cdef class FDMon:
 
     cpdef update(self, AioHandler old, AioHandler new)
     cpdef int wait(self, ReadyList ready_list, int64_t timeout_ns) except -1
-    cpdef bint need_wait(self) except *
+    cpdef bint need_wait(self) except -1
     cpdef settle(self, AioHandler handler, ReadyList ready_list)
     cpdef bint settled(self, AioHandler handler) except *
     cpdef release(self, ReadyList ready_list)

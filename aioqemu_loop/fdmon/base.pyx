@@ -210,7 +210,7 @@ cdef class FDMon:
         """
         raise NotImplementedError
 
-    cpdef bint need_wait(self) except *:
+    cpdef bint need_wait(self) except -1:
         """True where wait(0) has something to do that costs nothing to find out: events seen, changes to submit."""
         return False
 

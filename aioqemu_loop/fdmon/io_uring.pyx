@@ -20,6 +20,7 @@ any thread, only puts handlers on `submit_list`, and fill_sq() brings the kernel
 """
 
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from libc.errno cimport errno
@@ -30,6 +31,7 @@ from aioqemu_loop.fdmon.base cimport AioHandler, CqeHandler, FDMon, ReadyList, S
 from aioqemu_loop.fdmon.operations cimport OPERATION_BIT, Operations, prepare_cancel
 from aioqemu_loop.fdmon.tracer cimport Tracer
 from aioqemu_loop.system.libc cimport *
+from aioqemu_loop.system.objects cimport list_size
 from aioqemu_loop.system.process cimport same_process
 from aioqemu_loop.system.threads cimport gettid, thread_number
 from aioqemu_loop.uring.abi cimport *
@@ -126,9 +128,9 @@ cdef class IOUringFDMon(FDMon):
                 self.mark_dirty(handler)
         return 0
 
-    cpdef bint need_wait(self) except *:
+    cpdef bint need_wait(self) except -1:
         return (
-            len(self.submit_list) != 0
+            list_size(<PyObject *>self.submit_list) != 0
             or self.send_count != 0
             or self.ring.has_events()
             or self.operations.has_work()

@@ -4,10 +4,12 @@ Invariant: a handler is in `waiting` (mon_queued) or in `slots` (mon_token), or 
 moment its entry is in the submission queue until its last completion.
 """
 
+from cpython.object cimport PyObject
 from libc.stdint cimport uint64_t
 
 from aioqemu_loop.fdmon.base cimport CqeHandler, SlotTable
 from aioqemu_loop.system.libc cimport ECANCELED, EINTR, EOWNERDEAD
+from aioqemu_loop.system.objects cimport list_size
 from aioqemu_loop.uring.abi cimport *
 from aioqemu_loop.uring.ring cimport Ring
 
@@ -54,13 +56,13 @@ cdef class Operations:
 
     cdef bint has_work(self) noexcept:
         """Something is to be handed to the kernel."""
-        return len(self.waiting) != 0 or len(self.cancels) != 0
+        return list_size(<PyObject *>self.waiting) != 0 or list_size(<PyObject *>self.cancels) != 0
 
     cdef bint has_cancels(self) noexcept:
-        return len(self.cancels) != 0
+        return list_size(<PyObject *>self.cancels) != 0
 
     cdef bint has_waiting(self) noexcept:
-        return len(self.waiting) != 0
+        return list_size(<PyObject *>self.waiting) != 0
 
     cdef bint prepare(self, Ring ring) except -1:
         """The submission entry of the one that has waited longest; True if that was cancelled, and is told so instead."""

@@ -1,3 +1,4 @@
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 
 from aioqemu_loop.context.aio_context cimport AioContext
@@ -23,7 +24,14 @@ cdef class LoopCore:
     cdef int choose_timing(self) except -1
     cdef int64_t slow_callback_ns(self) except -1
     cdef int refuse_closed(self) except -1
-    cdef TimerHandle schedule(self, object when, object callback, tuple args, object context)
+    # `args`: `count` of them; `context` None or NULL: a copy of the current one.
+    cdef Handle soon(self, PyObject *callback, PyObject *const *args, Py_ssize_t count, PyObject *context)
+    cdef Handle soon_threadsafe(self, PyObject *callback, PyObject *const *args, Py_ssize_t count, PyObject *context)
+    cdef TimerHandle later(self, object delay, PyObject *callback, PyObject *const *args, Py_ssize_t count, PyObject *context)
+    # `when` None: at `seconds`.
+    cdef TimerHandle at(self, object when, double seconds, PyObject *callback, PyObject *const *args, Py_ssize_t count,
+                        PyObject *context)
     cdef int refuse_transport(self, object fd) except -1
+    cdef Handle repeated_handle(self, object callback, tuple args, object context)
     cdef Handle watch(self, object fd, object callback, tuple args, bint write, object context=*)
     cdef bint unwatch(self, object fd, bint write) except -1

@@ -15,12 +15,29 @@ from asyncio.futures import Future
 
 from aioqemu_loop.context.aio_context cimport AioContext, as_fd
 from aioqemu_loop.context.handle cimport Handle, TimerHandle, new_handle, new_threadsafe_handle, new_timer_handle
+from aioqemu_loop.context.ready cimport tracked_again
 from aioqemu_loop.fdmon.base cimport Runnable
 from aioqemu_loop.system.libc cimport clock_ns
 
 cdef extern from "Python.h":
+    PyObject **tuple_items "&PyTuple_GET_ITEM" (object args, Py_ssize_t i)
+    Py_ssize_t PyVectorcall_NARGS(size_t nargsf)
     object PyObject_Call(object callable, object args, object options)
     int PyObject_GenericSetAttr(object owner, object name, PyObject *value) except -1
+
+ctypedef object (*vectorcallfunc)(PyObject *, PyObject *const *, size_t, PyObject *)
+
+cdef extern from *:
+    """
+    /* Where a callable keeps its vectorcall function; NULL where it has none. */
+    static vectorcallfunc *aio_vectorcall_of(PyObject *callable) {
+        PyTypeObject *type = Py_TYPE(callable);
+        if (!PyType_HasFeature(type, Py_TPFLAGS_HAVE_VECTORCALL) || type->tp_vectorcall_offset <= 0)
+            return NULL;
+        return (vectorcallfunc *)((char *)callable + type->tp_vectorcall_offset);
+    }
+    """
+    vectorcallfunc *aio_vectorcall_of(object callable)
 
 cdef object extract_stack = format_helpers.extract_stack
 cdef object getframe = sys._getframe
@@ -114,49 +131,64 @@ cdef class LoopCore:
     # -- scheduling --
 
     def call_soon(self, callback, *args, context=None):
-        self.refuse_closed()
+        return self.soon(<PyObject *>callback, tuple_items(args, 0), len(args), <PyObject *>context)
+
+    def call_soon_threadsafe(self, callback, *args, context=None):
+        return self.soon_threadsafe(<PyObject *>callback, tuple_items(args, 0), len(args), <PyObject *>context)
+
+    def call_later(self, delay, callback, *args, context=None):
+        return self.later(delay, <PyObject *>callback, tuple_items(args, 0), len(args), <PyObject *>context)
+
+    def call_at(self, when, callback, *args, context=None):
+        if when is None:
+            raise TypeError("when cannot be None")
+        return self.at(when, 0, <PyObject *>callback, tuple_items(args, 0), len(args), <PyObject *>context)
+
+    cdef Handle soon(self, PyObject *callback, PyObject *const *args, Py_ssize_t count, PyObject *context):
         cdef Handle handle
+        self.refuse_closed()
         if self._debug:
-            self.check_debug(callback, "call_soon")
-        handle = new_handle(callback, args, self, &self._debug, context)
+            self.check_debug(<object>callback, "call_soon")
+        handle = new_handle(callback, args, count, self, &self._debug, context)
         if self._debug:
             handle._source_traceback = extract_stack(getframe(0))
         self.context.ready.push_new(handle)
         return handle
 
-    def call_soon_threadsafe(self, callback, *args, context=None):
+    cdef Handle soon_threadsafe(self, PyObject *callback, PyObject *const *args, Py_ssize_t count, PyObject *context):
+        cdef Handle handle
         self.refuse_closed()
         self.context.check_open()  # a parent process's loop will never come to it
-        cdef Handle handle
         if self._debug:
-            self.check_debug(callback, "call_soon_threadsafe")
-        handle = new_threadsafe_handle(callback, args, self, &self._debug, context)
+            self.check_debug(<object>callback, "call_soon_threadsafe")
+        handle = new_threadsafe_handle(callback, args, count, self, &self._debug, context)
         if self._debug:
             handle._source_traceback = extract_stack(getframe(0))
-        self.context.ready.push(handle)
+        self.context.ready.push_new(handle)
         self.context.wakeup.notify()
         return handle
 
-    def call_later(self, delay, callback, *args, context=None):
+    cdef TimerHandle later(self, object delay, PyObject *callback, PyObject *const *args, Py_ssize_t count, PyObject *context):
         if delay is None:
             raise TypeError("delay must not be None")
-        now = clock_ns() / 1e9 if self.context.clock is None else self.time()
-        return self.schedule(now + delay, callback, args, context)
+        if self.context.clock is not None:
+            return self.at(self.time() + delay, 0, callback, args, count, context)
+        if type(delay) is float or type(delay) is int:
+            return self.at(None, clock_ns() / 1e9 + <double>delay, callback, args, count, context)
+        return self.at(clock_ns() / 1e9 + delay, 0, callback, args, count, context)
 
-    def call_at(self, when, callback, *args, context=None):
-        if when is None:
-            raise TypeError("when cannot be None")
-        return self.schedule(when, callback, args, context)
-
-    cdef TimerHandle schedule(self, object when, object callback, tuple args, object context):
+    cdef TimerHandle at(self, object when, double seconds, PyObject *callback, PyObject *const *args, Py_ssize_t count,
+                        PyObject *context):
         cdef TimerHandle handle
         self.refuse_closed()
         if self._debug:
-            self.check_debug(callback, "call_at")
-        handle = new_timer_handle(when, callback, args, self, &self._debug, context, self.context.timers)
+            self.check_debug(<object>callback, "call_at")
+        if when is not None:
+            seconds = when
+        handle = new_timer_handle(when, seconds, callback, args, count, self, &self._debug, context, self.context.timers)
         if self._debug:
             handle._source_traceback = extract_stack(getframe(0))
-        self.context.timers.add_new(handle, seconds_to_ns(when))
+        self.context.timers.add_new(handle, seconds_to_ns(seconds))
         if self.context.ready.sleeper is not None:
             self.context.ready.sleeper.notify()
         return handle
@@ -200,12 +232,20 @@ cdef class LoopCore:
 
     # -- readers and writers --
 
+    cdef Handle repeated_handle(self, object callback, tuple args, object context):
+        """One that stays when it has run."""
+        cdef Handle handle = new_handle(<PyObject *>callback, tuple_items(args, 0), len(args), self, &self._debug,
+                                        <PyObject *>context)
+        if handle.untracked:
+            tracked_again(handle, 0)
+        return handle
+
     cdef Handle watch(self, object fd, object callback, tuple args, bint write, object context=None):
         cdef Handle handle
         self.refuse_closed()
         self.context.check_open()  # a parent process's loop will never come to it
         self.refuse_transport(fd)
-        handle = new_handle(callback, args, self, &self._debug, context)
+        handle = self.repeated_handle(callback, args, context)
         if self._debug:
             handle._source_traceback = extract_stack(getframe(0))
         self.context.set_half(as_fd(fd), write, handle)
@@ -270,7 +310,7 @@ cdef class LoopCore:
             self.context.wakeup.notify()  # it may have been called by a callback of the outside main loop
 
     def _make_handle(self, callback, args):
-        return new_handle(callback, args, self, &self._debug, None)
+        return self.repeated_handle(callback, args, None)
 
     def _add_callback(self, Handle handle not None):
         """Queue a handle once more."""
@@ -351,3 +391,81 @@ cdef class LoopCore:
 
 
 LoopCore.create_task.__signature__ = inspect.signature(base_create_task)
+
+
+# -- The usual calls, short: no tuple of the arguments, and `context` by identity. All else goes to the methods above, whose
+# own vectorcall functions are kept for that --
+
+cdef str CONTEXT = sys.intern("context")
+# The tuple ("context",) that was seen last, if its string is not the interned one: _asyncio has one of its own.
+cdef tuple context_names = ()
+cdef vectorcallfunc full_call_soon
+cdef vectorcallfunc full_call_soon_threadsafe
+cdef vectorcallfunc full_call_later
+cdef vectorcallfunc full_call_at
+
+
+cdef inline bint is_usual(PyObject *const *args, Py_ssize_t count, Py_ssize_t least, PyObject *names) except -1:
+    if count < least:
+        return False
+    if not isinstance(<object>args[0], LoopCore):  # Cython does not look
+        raise TypeError(f"expected a loop, got {type(<object>args[0]).__name__}")
+    return names == NULL or names == <PyObject *>context_names or only_context(<tuple>names)
+
+
+cdef bint only_context(tuple names) except -1:
+    global context_names
+    if len(names) != 1:
+        return False
+    if names[0] is CONTEXT:
+        return True
+    if names[0] != CONTEXT:
+        return False
+    context_names = names
+    return True
+
+
+cdef inline PyObject *context_of(PyObject *const *args, Py_ssize_t count, PyObject *names) noexcept:
+    return NULL if names == NULL else args[count]
+
+
+cdef object short_call_soon(PyObject *method, PyObject *const *args, size_t nargsf, PyObject *names):
+    cdef Py_ssize_t count = PyVectorcall_NARGS(nargsf)
+    if is_usual(args, count, 2, names):
+        return (<LoopCore>args[0]).soon(args[1], args + 2, count - 2, context_of(args, count, names))
+    return full_call_soon(method, args, nargsf, names)
+
+
+cdef object short_call_soon_threadsafe(PyObject *method, PyObject *const *args, size_t nargsf, PyObject *names):
+    cdef Py_ssize_t count = PyVectorcall_NARGS(nargsf)
+    if is_usual(args, count, 2, names):
+        return (<LoopCore>args[0]).soon_threadsafe(args[1], args + 2, count - 2, context_of(args, count, names))
+    return full_call_soon_threadsafe(method, args, nargsf, names)
+
+
+cdef object short_call_later(PyObject *method, PyObject *const *args, size_t nargsf, PyObject *names):
+    cdef Py_ssize_t count = PyVectorcall_NARGS(nargsf)
+    if is_usual(args, count, 3, names):
+        return (<LoopCore>args[0]).later(<object>args[1], args[2], args + 3, count - 3, context_of(args, count, names))
+    return full_call_later(method, args, nargsf, names)
+
+
+cdef object short_call_at(PyObject *method, PyObject *const *args, size_t nargsf, PyObject *names):
+    cdef Py_ssize_t count = PyVectorcall_NARGS(nargsf)
+    if is_usual(args, count, 3, names) and args[1] != <PyObject *>None:
+        return (<LoopCore>args[0]).at(<object>args[1], 0, args[2], args + 3, count - 3, context_of(args, count, names))
+    return full_call_at(method, args, nargsf, names)
+
+
+cdef int shorten(object method, vectorcallfunc short, vectorcallfunc *full) except -1:
+    cdef vectorcallfunc *slot = aio_vectorcall_of(method)
+    if slot != NULL:
+        full[0] = slot[0]
+        slot[0] = short
+    return 0
+
+
+shorten(LoopCore.call_soon, short_call_soon, &full_call_soon)
+shorten(LoopCore.call_soon_threadsafe, short_call_soon_threadsafe, &full_call_soon_threadsafe)
+shorten(LoopCore.call_later, short_call_later, &full_call_later)
+shorten(LoopCore.call_at, short_call_at, &full_call_at)

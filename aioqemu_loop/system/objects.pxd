@@ -9,21 +9,11 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 
 cdef extern from "Python.h":
     PyObject **list_items "PySequence_Fast_ITEMS" (list store)
+    # len() without counting the reference: pass <PyObject *>store.
+    Py_ssize_t list_size "PyList_GET_SIZE" (PyObject *store)
     Py_ssize_t Py_REFCNT(object item)
     void PyObject_GC_Track(object item)
-    void PyObject_GC_UnTrack(object item)
     bint PyObject_GC_IsTracked(object item)
-
-cdef extern from *:
-    """
-    /* Whether an object that the collector does not know costs it nothing: without the GIL it finds objects by their memory. */
-    #ifdef Py_GIL_DISABLED
-    #define AIO_MAY_UNTRACK 0
-    #else
-    #define AIO_MAY_UNTRACK 1
-    #endif
-    """
-    bint AIO_MAY_UNTRACK
 
 
 cdef inline list new_store(Py_ssize_t size):

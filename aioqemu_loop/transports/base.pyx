@@ -7,6 +7,7 @@ Compiled classes cannot inherit from asyncio.Transport (slots; a crash), so each
 Python class which does: isinstance() is True.
 """
 
+from cpython.object cimport PyObject
 from libc.errno cimport ENOTSOCK
 from posix.fcntl cimport F_GETFD, fcntl
 
@@ -102,10 +103,12 @@ cdef class BaseTransport(Sink):
     cdef int call_soon(self, object callback, object argument) except -1:
         """loop.call_soon(callback, argument, context=given_context); without a call where that is LoopCore's own."""
         cdef const bint *debug = self.context.loop_debug
+        cdef PyObject *only = <PyObject *>argument
         if debug == NULL or debug[0] or self.context.closed or self._loop is None:
             self._loop.call_soon(callback, argument, context=self.given_context)
         else:
-            self.context.ready.push_new(new_handle(callback, (argument,), self._loop, debug, self.given_context))
+            self.context.ready.push_new(new_handle(<PyObject *>callback, &only, 1, self._loop, debug,
+                                                          <PyObject *>self.given_context))
         return 0
 
     cdef bint enter_context(self) except -1:

@@ -219,6 +219,8 @@ def test_a_server_that_starts_later(pool, run):
         await server.start_serving()
         assert await talk(server, 3) == 3
         server.close()
+        for thread in pool:
+            await asyncio.wait_for(thread.run(others_end()), PATIENCE)
 
     run(main())
 
