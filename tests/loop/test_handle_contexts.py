@@ -1,10 +1,9 @@
-"""A handle that was made while nothing is in the context has no context of its own until it runs, and gives it back if that
-does not show. On asyncio's loop each has one all the time: nobody may see a difference."""
+"""A handle that was made while nothing is in the context has no context of its own until it runs, and gives it back if
+that does not show. On asyncio's loop each has one all the time: nobody may see a difference."""
 
 from __future__ import annotations
 
 import contextvars
-import socket
 import sys
 import threading
 
