@@ -290,7 +290,8 @@ class AsyncBuffered(AsyncFile[bytes]):
             if self.closed:
                 return
             try:
-                await self._write_to_the_end()
+                if self._pending:
+                    await self._write_to_the_end()
             finally:
                 self._forget()
                 await self.raw.close()

@@ -19,7 +19,7 @@ from posix.fcntl cimport F_SETFL, O_CLOEXEC, O_CREAT, O_NONBLOCK, O_TRUNC, fcntl
 from posix.stat cimport fstat, struct_stat
 from posix.unistd cimport close as close_fd
 
-from aioqemu_loop.files.kinds cimport LOCAL, QUICK_CLOSE, REGULAR, examine_as
+from aioqemu_loop.files.kinds cimport LOCAL, QUICK_CLOSE, REGULAR, examine_as, facts_for
 from aioqemu_loop.files.transfers cimport Transfers
 from aioqemu_loop.files.ways cimport Job, result_of
 from aioqemu_loop.loop.operation cimport Operation, new_operation
@@ -39,6 +39,7 @@ import operator
 import os
 import sys
 
+from aioqemu_loop.files.kinds import facts_in_thread
 from aioqemu_loop.loop.operation import opened
 
 cdef extern from "Python.h":
@@ -200,18 +201,30 @@ cdef class Engine(Transfers):
                 close_fd(fd)
         return await self.call(os.stat, path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
 
+    async def facts(self, int fd):
+        """Facts about an fd. What it is stays so; its size may change."""
+        cdef int kind = self.kind_of(fd)
+        if kind & QUICK_CLOSE:
+            return facts_for(fd, kind)
+        return await self.call(facts_in_thread, fd, kind)
+
     async def close(self, int fd):
         """close(2). The fd is gone also where this raises, or is cancelled."""
+        if not self.close_now(fd):
+            self.kinds.pop(fd, None)
+            await self.call_surely(os.close, fd)
+
+    cpdef bint close_now(self, int fd) except -1:
+        """close(), if that does not have to wait; else False, and close() has to follow."""
         cdef struct_stat st
         cdef int kind = self.kind_of(fd)
-        cdef bint quick = kind & QUICK_CLOSE
+        if kind != 0 and not kind & QUICK_CLOSE:
+            return False
+        if kind & REGULAR and fstat(fd, &st) == 0 and st.st_nlink == 0 and st.st_size > LARGE:
+            return False
         self.kinds.pop(fd, None)
-        if quick and kind & REGULAR and fstat(fd, &st) == 0 and st.st_nlink == 0 and st.st_size > LARGE:
-            quick = False
-        if quick or kind == 0:
-            os.close(fd)
-        else:
-            await self.call_surely(os.close, fd)
+        os.close(fd)
+        return True
 
     # -- directories --
 

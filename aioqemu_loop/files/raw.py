@@ -32,8 +32,17 @@ class AsyncFileIO(AsyncFile[bytes]):
     """
 
     def __init__(
-        self, engine: Engine, fd: int, name: str | bytes | int, mode: str, *, closefd: bool = True, buffer_size: int
+        self,
+        engine: Engine,
+        fd: int,
+        name: str | bytes | int,
+        mode: str,
+        *,
+        closefd: bool = True,
+        buffer_size: int,
+        local: bool = False,
     ) -> None:
+        """`local`: a regular file of a local file system."""
         self._engine = engine
         self._fd = fd
         self.name = name
@@ -42,7 +51,8 @@ class AsyncFileIO(AsyncFile[bytes]):
         self.buffer_size = buffer_size  # what suits the file, bytes
         self._readable = "r" in mode or "+" in mode
         self._writable = "r" not in mode or "+" in mode
-        self._can_seek: bool | None = None
+        self.local = local
+        self._can_seek: bool | None = local or None  # None: not known yet
         self._turns = Turns()
         self._users = 0  # operations that the kernel or threads are at
         self._unused: asyncio.Future[None] | None = None  # who closes waits here until there are none
@@ -163,16 +173,18 @@ class AsyncFileIO(AsyncFile[bytes]):
         if self.can_seek():
             self._users += 1
             try:
-                left = (await self._engine.stat(fd)).st_size - os.lseek(fd, 0, os.SEEK_CUR)
+                left = max(0, (await self._engine.facts(fd)).size - os.lseek(fd, 0, os.SEEK_CUR))
             finally:
                 self._leave()
         while True:
             # One byte more, to see the end if the size is right.
-            piece = await self.read_some(max(left + 1, PIECE))
+            piece = await self.read_some(left + 1 if left > 0 else PIECE)
             if not piece:
                 return piece is not None
             pieces.append(piece)
             left -= len(piece)
+            if not left and self.local:  # elsewhere, as in /proc, files may be longer than they say
+                return True
 
     async def write_some(self, data: ReadableBuffer) -> int | None:
         """One write. None where a non-blocking file takes nothing. Cancelled, it tells CancelledError.done."""
@@ -188,7 +200,7 @@ class AsyncFileIO(AsyncFile[bytes]):
     async def move(self, offset: int, whence: int) -> int:
         """The new position. Only the end may have to be asked for on other machines."""
         fd = self.fileno()
-        if whence in (os.SEEK_SET, os.SEEK_CUR):
+        if whence in (os.SEEK_SET, os.SEEK_CUR) or (whence == os.SEEK_END and self.local):
             return os.lseek(fd, offset, whence)
         self._users += 1
         try:
@@ -401,7 +413,7 @@ class AsyncFileIO(AsyncFile[bytes]):
         cancelled while it waits for those of a pipe or terminal leaves it open."""
         if self._fd < 0:
             return
-        can_seek = self.can_seek()
+        can_seek = self._users == 0 or self.can_seek()
         fd, self._fd = self._fd, -1
         cancelled = None
         while self._users:
@@ -414,7 +426,7 @@ class AsyncFileIO(AsyncFile[bytes]):
                     raise
                 cancelled = exc
         try:
-            if self._closefd:
+            if self._closefd and not self._engine.close_now(fd):
                 await self._engine.close(fd)
         finally:
             if self.after_close is not None:

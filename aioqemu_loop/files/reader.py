@@ -62,7 +62,8 @@ class Reading(AsyncBuffered):
         self._used = 0
 
     async def _read_all(self, raw: AsyncFileIO) -> bytes | None:
-        await self._write_pending()
+        if self._pending:
+            await self._write_pending()
         pieces = [self._chunk[self._used :]] if self._used < len(self._chunk) else []
         self._drop_chunk()
         try:
@@ -70,6 +71,8 @@ class Reading(AsyncBuffered):
         except BaseException:
             self._put_back(pieces)
             raise
+        if len(pieces) == 1:
+            return pieces[0]
         return b"".join(pieces) if pieces or ended else None
 
     async def _read_count(self, raw: AsyncFileIO, count: int) -> bytes | None:

@@ -169,14 +169,11 @@ cdef class Transfers(Ways):
             self.kinds[fd] = kind
         return kind
 
-    cdef object read_now(self, int fd, Py_ssize_t size, int64_t offset):
+    cdef object read_now(self, int fd, Py_ssize_t size, int64_t offset, int kind):
         """The bytes, or None where they are not to be had at once."""
-        cdef int kind = self.kind_of(fd)
         cdef iovec part
         cdef PyObject *data
         cdef ssize_t ret
-        if size > PIECE or not may_try(kind, False) or self.spent():
-            return None
         data = new_bytes(NULL, size)
         part.iov_base = PyBytes_AS_STRING(<object>data)
         part.iov_len = size
@@ -192,11 +189,16 @@ cdef class Transfers(Ways):
 
     async def read(self, int fd, Py_ssize_t size, int64_t offset=-1):
         """Up to `size` bytes; b"" at the end. Fewer come at the end, from pipes, and from what is cached in part."""
+        cdef int kind
         if size < 0:
             raise_for(-EINVAL)
-        data = self.read_now(fd, size, offset)
-        if data is not None:
-            return data
+        kind = self.kind_of(fd)
+        if size <= PIECE and may_try(kind, False):
+            if self.spent():
+                await self.another_turn()
+            data = self.read_now(fd, size, offset, kind)
+            if data is not None:
+                return data
         # In a list, so that nobody else holds it when it is cut.
         cdef list holder = [PyBytes_FromStringAndSize(NULL, size)]
         count = await self.transfer(False, fd, <size_t>PyBytes_AS_STRING(holder[0]), size, offset, holder)
