@@ -283,7 +283,8 @@ class AsyncBuffered(AsyncFile[bytes]):
     # --- its end --------------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        if self.closed:
+        raw = self.raw
+        if raw.closed:
             return
         await self._turns.take()
         try:
@@ -294,7 +295,8 @@ class AsyncBuffered(AsyncFile[bytes]):
                     await self._write_to_the_end()
             finally:
                 self._forget()
-                await self.raw.close()
+                if not raw.close_at_once():
+                    await raw.close()
         finally:
             self._turns.give()
 
@@ -317,7 +319,8 @@ class AsyncBuffered(AsyncFile[bytes]):
 
     def _forget(self) -> None:
         """Nothing is served from the buffers any more."""
-        self._drop_chunk()
+        self._chunk = b""
+        self._used = 0
         self._pending.clear()
         self._room = -1
 

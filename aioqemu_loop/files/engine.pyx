@@ -125,13 +125,21 @@ cdef class Engine(Transfers):
         if not flags & (O_CREAT | O_TRUNC | O_TMPFILE | O_PATH):
             if self.spent():
                 await self.another_turn()
-            fd = self.open_now(path, flags, dir_fd)
+            fd = self.try_open(path, flags, dir_fd, LOCAL)
         if fd < 0:
             fd = await self.open_slowly(path, flags | O_CLOEXEC, mode, dir_fd)
             self.adopt(fd)
         return fd
 
-    cdef int open_now(self, path, int flags, dir_fd) except -2:
+    def open_now(self, path, int flags):
+        """Facts about a regular file of a local file system, opened as open() does; None where that might have to wait, and
+        open() has to follow."""
+        if flags & (O_CREAT | O_TRUNC | O_TMPFILE | O_PATH) or self.spent():
+            return None
+        cdef int fd = self.try_open(path, flags, None, LOCAL | REGULAR)
+        return None if fd < 0 else facts_for(fd, self.kinds[fd])
+
+    cdef int try_open(self, path, int flags, dir_fd, int wanted) except -2:
         """An fd, or -1 where that might have to wait. Regular files and directories of local file systems only: opening a
         FIFO waits for its other end, and has effects on that."""
         cdef int kind, fd
@@ -143,7 +151,7 @@ cdef class Engine(Transfers):
             return -1
         kind = examine_as(fd, flags)
         close_fd(fd)
-        if not kind & LOCAL:
+        if kind & wanted != wanted:
             return -1
         sys.audit("open", path, None, flags | O_CLOEXEC)
         # O_NONBLOCK: rather fail than wait until somebody gives up a lease.

@@ -18,6 +18,7 @@ cdef enum:
 
 
 cdef class Facts:
+    cdef readonly int fd
     cdef readonly bint directory
     cdef readonly bint local  # a regular file of a local file system
     cdef readonly int64_t size  # bytes

@@ -1,6 +1,6 @@
 """What is to be known of an fd before something is done with it: whether it can wait, and for what."""
 
-from libc.errno cimport errno
+from libc.errno cimport EBADF, errno
 from libc.stdint cimport uint32_t
 from posix.fcntl cimport F_GETFL, O_APPEND, O_NONBLOCK, fcntl
 from posix.stat cimport S_ISCHR, S_ISDIR, S_ISREG, fstat, struct_stat
@@ -50,15 +50,19 @@ cdef class Facts:
 
 
 cdef Facts facts_for(int fd, int kind):
-    """`kind`: what examine() said. Raises OSError."""
+    """`kind`: what examine() said. Raises OSError for an fd that is not open; where fstat() fails otherwise the facts are zeros,
+    as io has it."""
     cdef struct_stat st
     cdef Facts facts
     cdef int ret
     with nogil:
         ret = fstat(fd, &st)
-    if ret < 0:
-        raise_errno(errno)
     facts = Facts.__new__(Facts)
+    facts.fd = fd
+    if ret < 0:
+        if errno == EBADF:
+            raise_errno(errno)
+        return facts
     facts.directory = S_ISDIR(st.st_mode)
     facts.local = kind & REGULAR and kind & LOCAL
     facts.size = st.st_size

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
         OpenTextMode,
     )
 
+    from aioqemu_loop.files.kinds import Facts
+
     FilePath: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes] | int
     Opener: TypeAlias = Callable[[Any, int], int]
 
@@ -224,7 +226,14 @@ def open(
         raise ValueError("Cannot use closefd=False with file name")
 
     async def make() -> AsyncFileIO | AsyncBuffered | AsyncTextIOWrapper:
-        raw = await open_raw(engine_of(asyncio.get_running_loop()), file, parts, closefd, opener, flags)
+        engine = engine_of(asyncio.get_running_loop())
+        raw = None
+        if opener is None and not isinstance(file, int):
+            facts = engine.open_now(file, parts.flags | flags)
+            if facts is not None:
+                raw = raw_over(engine, facts, file, parts, closefd)
+        if raw is None:
+            raw = await open_raw(engine, file, parts, closefd, opener, flags)
         try:
             return put_layers(raw, parts, mode, buffering, encoding, errors, newline)
         except BaseException:
@@ -268,16 +277,10 @@ async def open_raw(
         try:
             facts = await engine.facts(fd)
         except OSError as exc:
-            if exc.errno == errno.EBADF:
-                raise OSError(exc.errno, exc.strerror) from None
-            size, local = 0, False
-        else:
-            if facts.directory:
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), file)
-            size, local = facts.block_size, facts.local
-        size = min(max(size, io.DEFAULT_BUFFER_SIZE), BUFFER_MAX)
-        name = file if isinstance(file, int) else os.fspath(file)
-        raw = AsyncFileIO(engine, fd, name, mode.raw, closefd=closefd, buffer_size=size, local=local)
+            raise OSError(exc.errno, exc.strerror) from None  # as io.FileIO says it
+        if facts.directory:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), file)
+        raw = raw_over(engine, facts, file, mode, closefd)
         if mode.main == "a" and raw.can_seek():
             await raw.move(0, os.SEEK_END)
     except BaseException:
@@ -287,6 +290,12 @@ async def open_raw(
             await engine.close(fd)
         raise
     return raw
+
+
+def raw_over(engine: Engine, facts: Facts, file: FilePath, mode: Mode, closefd: bool) -> AsyncFileIO:
+    size = min(max(facts.block_size, io.DEFAULT_BUFFER_SIZE), BUFFER_MAX)
+    name = file if isinstance(file, int) else os.fspath(file)
+    return AsyncFileIO(engine, facts.fd, name, mode.raw, closefd=closefd, buffer_size=size, local=facts.local)
 
 
 async def call_opener(engine: Engine, opener: Opener, file: str | bytes | os.PathLike[Any], flags: int) -> int:

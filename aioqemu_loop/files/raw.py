@@ -163,6 +163,10 @@ class AsyncFileIO(AsyncFile[bytes]):
         finally:
             self._leave()
 
+    def rest_now(self) -> bytes | None:
+        """All up to the end, if that is to be had at once; else None, and nothing was read."""
+        return self._engine.rest_now(self._reading_fd())
+
     async def read_rest(self, pieces: list[bytes]) -> bool:
         """All up to the end, appended to `pieces`: there they are also if this fails or is cancelled.
 
@@ -408,12 +412,23 @@ class AsyncFileIO(AsyncFile[bytes]):
         """Nothing: there is no buffer."""
         self._check_open()
 
+    def close_at_once(self) -> bool:
+        """close(), if that does not have to wait for anything; else False."""
+        fd = self._fd
+        if fd < 0 or self._users or self.after_close is not None or not self._closefd:
+            return False
+        self._fd = -1  # also where closing fails
+        if not self._engine.close_now(fd):
+            self._fd = fd
+            return False
+        return True
+
     async def close(self) -> None:
         """Operations that are under way end first: their file descriptor must not become another file's. One who is
         cancelled while it waits for those of a pipe or terminal leaves it open."""
-        if self._fd < 0:
+        if self._fd < 0 or self.close_at_once():
             return
-        can_seek = self._users == 0 or self.can_seek()
+        can_seek = self.can_seek()
         fd, self._fd = self._fd, -1
         cancelled = None
         while self._users:
@@ -426,7 +441,7 @@ class AsyncFileIO(AsyncFile[bytes]):
                     raise
                 cancelled = exc
         try:
-            if self._closefd and not self._engine.close_now(fd):
+            if self._closefd:
                 await self._engine.close(fd)
         finally:
             if self.after_close is not None:

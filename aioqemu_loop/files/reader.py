@@ -40,6 +40,12 @@ class Reading(AsyncBuffered):
             raise ValueError("read length must be non-negative or -1")
         if raw.closed:
             raise ValueError("read of closed file")
+        if count < 0 and not (self._pending or self._turns.held):
+            rest = raw.rest_now()
+            if rest is not None:
+                rest = self._chunk[self._used :] + rest
+                self._drop_chunk()
+                return rest
         await self._turns.take()
         try:
             raw = self._open_raw("read of closed file")
@@ -62,8 +68,7 @@ class Reading(AsyncBuffered):
         self._used = 0
 
     async def _read_all(self, raw: AsyncFileIO) -> bytes | None:
-        if self._pending:
-            await self._write_pending()
+        await self._write_pending()
         pieces = [self._chunk[self._used :]] if self._used < len(self._chunk) else []
         self._drop_chunk()
         try:
@@ -71,8 +76,6 @@ class Reading(AsyncBuffered):
         except BaseException:
             self._put_back(pieces)
             raise
-        if len(pieces) == 1:
-            return pieces[0]
         return b"".join(pieces) if pieces or ended else None
 
     async def _read_count(self, raw: AsyncFileIO, count: int) -> bytes | None:

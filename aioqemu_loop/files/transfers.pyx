@@ -10,6 +10,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF, Py_REFCNT, Py_XDECREF
 from libc.errno cimport EAGAIN, EINTR, EINVAL, EOPNOTSUPP, errno
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
+from posix.stat cimport fstat, struct_stat
 from posix.unistd cimport SEEK_CUR, SEEK_END, SEEK_SET, lseek
 
 from aioqemu_loop.files.kinds cimport APPEND, DIRECT, IN_MEMORY, LOCAL, NO_TRY_READ, NO_TRY_WRITE, NONBLOCK, REGULAR, examine
@@ -186,6 +187,25 @@ cdef class Transfers(Ways):
                 raise_for(ret)
             return None
         return own_cut(data, size, ret)
+
+    cpdef object rest_now(self, int fd):
+        """From the position to the end of a file of a local file system; None where that is not to be had at once, and nothing
+        has been read."""
+        cdef int kind = self.kind_of(fd)
+        cdef struct_stat st
+        cdef int64_t position, left
+        if not (kind & REGULAR and kind & LOCAL and may_try(kind, False)) or self.spent() or fstat(fd, &st) < 0:
+            return None
+        position = lseek(fd, 0, SEEK_CUR)
+        left = st.st_size - position
+        if not 0 < left < PIECE:
+            return None
+        # One byte more, to see that this is the end.
+        data = self.read_now(fd, left + 1, -1, kind)
+        if data is not None and len(data) != left:  # it has grown or shrunk, or only a part is cached
+            lseek(fd, position, SEEK_SET)
+            return None
+        return data
 
     async def read(self, int fd, Py_ssize_t size, int64_t offset=-1):
         """Up to `size` bytes; b"" at the end. Fewer come at the end, from pipes, and from what is cached in part."""
