@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, SupportsIndex
 from aioqemu_loop.files.arguments import as_bytes, as_offset, as_size, as_space
 from aioqemu_loop.files.base import AsyncFile
 from aioqemu_loop.files.engine import Engine
+from aioqemu_loop.files.rounds import Rounds
 from aioqemu_loop.files.turns import Turns
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class AsyncFileIO(AsyncFile[bytes]):
         self.local = local
         self._can_seek: bool | None = local or None  # None: not known yet
         self._turns = Turns()
+        self._syncs: Rounds | None = None
+        self._data_syncs: Rounds | None = None
         self._users = 0  # operations that the kernel or threads are at
         self._unused: asyncio.Future[None] | None = None  # who closes waits here until there are none
         self.after_close: Callable[[], None] | None = None  # called where it may block
@@ -377,18 +380,22 @@ class AsyncFileIO(AsyncFile[bytes]):
     async def fsync(self) -> None:
         """What was written, and the file's metadata, are on the disk when this returns."""
         fd = self.fileno()
+        if self._syncs is None:
+            self._syncs = Rounds(lambda: self._engine.fsync(fd))
         self._users += 1
         try:
-            await self._engine.fsync(fd)
+            await self._syncs.join()
         finally:
             self._leave()
 
     async def fdatasync(self) -> None:
         """fsync() without metadata that reading does not need, as times."""
         fd = self.fileno()
+        if self._data_syncs is None:
+            self._data_syncs = Rounds(lambda: self._engine.fdatasync(fd))
         self._users += 1
         try:
-            await self._engine.fdatasync(fd)
+            await self._data_syncs.join()
         finally:
             self._leave()
 
