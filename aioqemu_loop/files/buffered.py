@@ -14,7 +14,7 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, SupportsIndex
 
-from aioqemu_loop.files.arguments import as_offset, as_size, as_space
+from aioqemu_loop.files.arguments import as_position, as_size, as_space
 from aioqemu_loop.files.base import AsyncFile
 from aioqemu_loop.files.raw import AsyncFileIO, warn_unclosed
 from aioqemu_loop.files.turns import Turns
@@ -161,7 +161,7 @@ class AsyncBuffered(AsyncFile[bytes]):
             raise ValueError("seek of closed file")
         if not raw.can_seek():
             raise io.UnsupportedOperation("File or stream is not seekable.")
-        target = as_offset(offset)
+        target = as_position(offset)
         await self._turns.take()
         try:
             raw = self._open_raw("seek of closed file")
