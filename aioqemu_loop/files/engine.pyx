@@ -21,7 +21,7 @@ from posix.unistd cimport close as close_fd
 
 from aioqemu_loop.files.kinds cimport LOCAL, QUICK_CLOSE, REGULAR, examine_as, facts_for
 from aioqemu_loop.files.transfers cimport Transfers
-from aioqemu_loop.files.ways cimport Job, result_of
+from aioqemu_loop.files.ways cimport Job
 from aioqemu_loop.loop.operation cimport Operation, new_operation
 from aioqemu_loop.system.libc cimport ECANCELED
 from aioqemu_loop.uring.abi cimport (
@@ -111,9 +111,8 @@ cdef int event_fd(int place):
 
 def close_lost(future):
     """A thread has opened a file for nobody."""
-    fd = result_of(future)
-    if fd is not None:
-        close_fd(fd)
+    if not future.cancelled() and future.exception() is None:
+        close_fd(future.result())
 
 
 cdef class Engine(Transfers):
@@ -181,12 +180,15 @@ cdef class Engine(Transfers):
             if fd != -ECANCELED:
                 raise OSError(-fd, os.strerror(-fd), os.fspath(path))
         job = self.start(os.open, (path, flags, mode), {"dir_fd": dir_fd})
+        future = job.future
         try:
-            return await asyncio.shield(job.future)
+            return await asyncio.shield(future)
         except asyncio.CancelledError:
             # Not waited for: opening a FIFO may take for ever.
-            job.cancelled = True
-            job.future.add_done_callback(close_lost)
+            if job.begun:
+                future.add_done_callback(close_lost)
+            else:
+                job.cancel(None)
             raise
 
     async def stat(self, path, dir_fd=None, bint follow_symlinks=True):
