@@ -223,15 +223,34 @@ class AsyncBuffered(AsyncFile[bytes]):
 
     async def fsync(self) -> None:
         """flush(), and what was written, and the file's metadata, are on the disk when this returns."""
-        if self._pending or self._turns.held:
-            await self.flush()
-        await self.raw.fsync()
+        if not await self._write_and_sync(False):
+            await self.raw.fsync()
 
     async def fdatasync(self) -> None:
         """fsync() without metadata that reading does not need, as times."""
-        if self._pending or self._turns.held:
+        if not await self._write_and_sync(True):
+            await self.raw.fdatasync()
+
+    async def _write_and_sync(self, data_only: bool) -> bool:
+        """What is buffered is written. Returns whether it is on the disk, too."""
+        pending = self._pending
+        if pending and not self._turns.held and self.raw.may_write_and_sync(len(pending)):
+            await self._turns.take()
+            done = 0
+            try:
+                done, synced = await self.raw.write_and_sync(bytes(pending), data_only)
+            except (asyncio.CancelledError, OSError) as exc:
+                done = getattr(exc, "done", 0)
+                raise
+            finally:
+                del pending[:done]
+                self._count_room()
+                self._turns.give()
+            if synced:
+                return True
+        if pending or self._turns.held:
             await self.flush()
-        await self.raw.fdatasync()
+        return False
 
     # --- elsewhere in the file ------------------------------------------------------------------------
 

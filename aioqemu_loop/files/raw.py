@@ -204,6 +204,27 @@ class AsyncFileIO(AsyncFile[bytes]):
         finally:
             self._leave()
 
+    def may_write_and_sync(self, size: int) -> bool:
+        """Whether write_and_sync() is better than one after the other.
+
+        So it is where each would be a call of a thread, nobody else syncs, and it is not so much that it had better go
+        in pieces.
+        """
+        idle = not any(rounds and rounds.under_way for rounds in (self._syncs, self._data_syncs))
+        return idle and self.local and size <= PIECE and self._engine.syncs_by_thread(self.fileno())
+
+    async def write_and_sync(self, data: bytes, data_only: bool) -> tuple[int, bool]:
+        """One write and a sync, if it was whole: how many bytes, and whether they are on the disk.
+
+        CancelledError and OSError may have the number as `done`.
+        """
+        fd = self._writing_fd()
+        self._users += 1
+        try:
+            return await self._engine.write_and_sync(fd, data, data_only)
+        finally:
+            self._leave()
+
     async def move(self, offset: int, whence: int) -> int:
         """The new position. Only the end may have to be asked for on other machines."""
         fd = self.fileno()

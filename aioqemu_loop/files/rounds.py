@@ -21,6 +21,10 @@ class Rounds:
         # Who waits for the next round. Their result: whether they are to do its work.
         self._waiting: list[asyncio.Future[bool]] = []
 
+    @property
+    def under_way(self) -> bool:
+        return self._begun
+
     async def join(self) -> None:
         """Raises what work() raises, to all of the round."""
         if self._begun and not await self._is_chosen():

@@ -11,7 +11,7 @@ from libc.errno cimport EAGAIN, EINTR, EINVAL, EOPNOTSUPP, errno
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
 from posix.stat cimport fstat, struct_stat
-from posix.unistd cimport SEEK_CUR, SEEK_END, SEEK_SET, lseek
+from posix.unistd cimport SEEK_CUR, SEEK_END, SEEK_SET, fdatasync, fsync, lseek
 
 from aioqemu_loop.files.kinds cimport APPEND, DIRECT, IN_MEMORY, LOCAL, NO_TRY_READ, NO_TRY_WRITE, NONBLOCK, REGULAR, examine
 from aioqemu_loop.files.iovecs cimport AlignedMemory, Memory, iovec
@@ -112,6 +112,21 @@ def move_in_thread(bint write, int fd, size_t parts, int count, int64_t offset, 
     with nogil:
         ret = move(write, fd, <const iovec *>parts, count, offset, 0)
     return ret
+
+
+def write_and_sync_in_thread(int fd, size_t address, size_t size, bint data_only, memory):
+    """Blocks, without the GIL: a write at the position and, if it was whole, a sync. Bytes written or -errno, and 0 or -errno of
+    the sync. `memory` owns what is at `address`."""
+    cdef iovec part
+    cdef ssize_t ret
+    cdef int error = 0
+    part.iov_base = <void *>address
+    part.iov_len = size
+    with nogil:
+        ret = move(True, fd, &part, 1, -1, 0)
+        if ret == <ssize_t>size and (fdatasync(fd) if data_only else fsync(fd)) < 0:
+            error = -errno
+    return ret, error
 
 
 cdef inline bint may_try(int kind, bint write) noexcept:
@@ -372,6 +387,32 @@ cdef class Transfers(Ways):
         if ret < 0:
             raise_for(ret)
         return ret
+
+    def syncs_by_thread(self, int fd):
+        """Whether write_and_sync() spares a call: there is no ring, and both would go to threads."""
+        cdef int kind = self.kind_of(fd)
+        return not self.has_ring() and kind & REGULAR and not kind & (DIRECT | IN_MEMORY)
+
+    async def write_and_sync(self, int fd, bytes data, bint data_only):
+        """write() at the position, and fsync() or fdatasync(), by one call in a thread. Returns how many bytes were written, and
+        whether they are on the device: not if it was a part only. A CancelledError has the number as its attribute `done`. An
+        OSError of the sync has it too."""
+        cdef Py_ssize_t ret
+        cdef int error
+        try:
+            ret, error = await self.call(write_and_sync_in_thread, fd, <size_t>PyBytes_AS_STRING(data), len(data), data_only, data)
+        except asyncio.CancelledError as exc:
+            exc.done = max(0, (getattr(exc, "result", None) or (0, 0))[0])
+            raise
+        if ret < 0:
+            raise_for(ret)
+        if error:
+            try:
+                raise_for(error)
+            except OSError as exc:
+                exc.done = ret
+                raise
+        return ret, ret == len(data)
 
     async def fsync(self, int fd):
         """fsync(2): returns when the file's bytes and all that describes them are on the device."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import resource
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aioqemu_loop import files
+from aioqemu_loop.files import transfers
 from aioqemu_loop.files.rounds import Rounds
 
 
@@ -212,3 +216,116 @@ def test_closing_waits_for_all_who_wait_for_a_sync(run: Any, tmp_path: Path, buf
             os.fstat(fd)
 
     run(main())
+
+
+class OneCall:
+    """Stands in for the call of a thread that writes and syncs: what it is told to do, at the time it is told to."""
+
+    def __init__(self, most: int = 1 << 20, error: int = 0) -> None:
+        self.most = most
+        self.error = error
+        self.calls = 0
+        self.go_on = threading.Event()
+        self.begun = threading.Event()
+
+    def __call__(self, fd: int, address: int, size: int, data_only: bool, memory: bytes) -> tuple[int, int]:
+        self.calls += 1
+        self.begun.set()
+        self.go_on.wait(20)
+        return os.write(fd, memory[: self.most]), self.error
+
+
+def without_ring(loop: Any) -> None:
+    if getattr(loop, "fdmon", None) == "io_uring":
+        pytest.skip("there the ring does it")
+
+
+@pytest.fixture
+def one_call(any_loop: Any, monkeypatch: pytest.MonkeyPatch) -> OneCall:
+    without_ring(any_loop)
+    call = OneCall()
+    monkeypatch.setattr(transfers, "write_and_sync_in_thread", call)
+    return call
+
+
+@pytest.mark.parametrize("name", ["fsync", "fdatasync"])
+@pytest.mark.parametrize("most", [1, 7, 100])
+def test_what_is_buffered_is_written_and_synced_by_one_call(
+    run: Any, tmp_path: Path, one_call: OneCall, name: str, most: int
+) -> None:
+    """Where it wrote a part only, the rest and the sync follow."""
+    one_call.most = most
+    one_call.go_on.set()
+
+    async def main() -> None:
+        async with files.open(tmp_path / "log", "ab") as log:
+            engine: Any = Counting(log.raw._engine)
+            log.raw._engine = engine
+            for number in (1, 2, 3):
+                await log.write(b"0123456789")
+                await getattr(log, name)()
+                assert (tmp_path / "log").read_bytes() == b"0123456789" * number
+            assert one_call.calls == 3 and engine.syncs == (3 if most < 10 else 0)
+
+    run(main())
+
+
+def test_a_sync_that_fails_has_written_all_the_same(run: Any, tmp_path: Path, one_call: OneCall) -> None:
+    one_call.error = -5
+    one_call.go_on.set()
+
+    async def main() -> None:
+        async with files.open(tmp_path / "log", "ab") as log:
+            await log.write(b"once")
+            with pytest.raises(OSError) as caught:
+                await log.fdatasync()
+            assert caught.value.errno == 5
+            one_call.error = 0
+            await log.write(b" more")
+            await log.fdatasync()
+        assert (tmp_path / "log").read_bytes() == b"once more"
+
+    run(main())
+
+
+def test_cancelling_it_writes_nothing_twice(run: Any, tmp_path: Path, one_call: OneCall) -> None:
+    async def main() -> None:
+        async with files.open(tmp_path / "log", "ab") as log:
+            await log.write(b"once")
+            task = asyncio.ensure_future(log.fdatasync())
+            while not one_call.begun.is_set():
+                await asyncio.sleep(0.001)
+            task.cancel()
+            other = asyncio.ensure_future(log.write(b" more"))  # waits for it
+            await turns()
+            assert not task.done() and not other.done()
+            one_call.go_on.set()
+            await asyncio.wait([task, other])
+            assert task.cancelled()
+        assert (tmp_path / "log").read_bytes() == b"once more"
+
+    run(main())
+
+
+def test_a_full_disk_is_told_and_nothing_is_lost(run: Any, any_loop: Any, tmp_path: Path) -> None:
+    without_ring(any_loop)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    async def main() -> None:
+        async with files.open(tmp_path / "log", "ab") as log:
+            await log.write(b"0123456789")
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4, before[1]))
+            try:
+                with pytest.raises(OSError, match="File too large"):
+                    await log.fdatasync()
+                assert (tmp_path / "log").read_bytes() == b"0123"
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            await log.fdatasync()
+            assert (tmp_path / "log").read_bytes() == b"0123456789"
+
+    try:
+        run(main())
+    finally:
+        signal.signal(signal.SIGXFSZ, handler)
