@@ -284,8 +284,9 @@ cdef class Transfers(Ways):
                     if self.spent():
                         await self.another_turn()
                     ret = move(write, fd, &part.part, 1, offset, try_flags(kind))
-                    if ret == -EOPNOTSUPP:
+                    if ret == -EOPNOTSUPP and try_flags(kind):
                         kind = self.note(fd, kind | (NO_TRY_WRITE if write else NO_TRY_READ))
+                        continue  # with larger pieces
                 if would_wait(ret, kind):
                     ret = await self.move_slowly(write, fd, part, offset, kind)
                 if ret < 0:
