@@ -42,9 +42,10 @@ def test_system_calls_of_a_small_file_that_is_cached(tmp_path: Path, fdmon: str)
     path.write_bytes(bytes(4096))
     calls = Counter(names(strace(OPEN_READ_CLOSE, str(path), fdmon)))
     assert calls["preadv2"] == 10  # the end is known without a second one
-    assert not calls["ioctl"] and not calls["openat"]
-    per_file = sum(calls[name] for name in ("openat2", "close", "fstat", "newfstatat", "fstatfs", "fcntl", "lseek"))
-    assert per_file <= 10 * 11  # the rest is the loop's, some hundred microseconds apart
+    assert not calls["ioctl"]
+    assert calls["openat"] <= 2  # where the kernel could not say at once, as somebody renamed something just then
+    of_files = sum(calls[name] for name in ("openat2", "close", "fstat", "newfstatat", "fstatfs", "fcntl", "lseek"))
+    assert of_files <= 10 * 12  # the rest is the loop's, some hundred microseconds apart
 
 
 def cut_cache(path: Path, at: int) -> None:
