@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, SupportsIndex
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
+# What the kernel takes as an offset, and C as a size, on machines of 64 bits.
+OFF_MIN, OFF_MAX = -(1 << 63), (1 << 63) - 1
+
 
 def type_name(value: object) -> str:
     """As in the words of io's refusals."""
@@ -15,13 +18,16 @@ def type_name(value: object) -> str:
 
 
 def as_size(size: SupportsIndex | None) -> int:
-    """A size in bytes or characters; None is -1. Raises TypeError."""
+    """A size in bytes or characters; None is -1. Raises TypeError and OverflowError."""
     if size is None:
         return -1
     try:
-        return operator.index(size)
+        count = operator.index(size)
     except TypeError:
         raise TypeError(f"argument should be integer or None, not '{type(size).__name__}'") from None
+    if not OFF_MIN <= count <= OFF_MAX:
+        raise OverflowError(f"cannot fit '{type(size).__name__}' into an index-sized integer")
+    return count
 
 
 def as_bytes(data: ReadableBuffer) -> memoryview:
@@ -49,6 +55,14 @@ def as_space(buffer: WriteableBuffer, method: str) -> memoryview:
 def as_offset(offset: SupportsIndex) -> int:
     """A file offset or size, bytes. Raises TypeError."""
     return operator.index(offset)
+
+
+def as_position(offset: SupportsIndex) -> int:
+    """What a buffered file seeks to. Raises TypeError, and ValueError where no file is as long."""
+    position = operator.index(offset)
+    if not OFF_MIN <= position <= OFF_MAX:
+        raise ValueError(f"cannot fit '{type(offset).__name__}' into an offset-sized integer")
+    return position
 
 
 def check_buffering(buffering: SupportsIndex) -> None:

@@ -14,7 +14,7 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, SupportsIndex
 
-from aioqemu_loop.files.arguments import as_offset, as_size, as_space
+from aioqemu_loop.files.arguments import as_position, as_size, as_space
 from aioqemu_loop.files.base import AsyncFile
 from aioqemu_loop.files.raw import AsyncFileIO, warn_unclosed
 from aioqemu_loop.files.turns import Turns
@@ -161,7 +161,7 @@ class AsyncBuffered(AsyncFile[bytes]):
             raise ValueError("seek of closed file")
         if not raw.can_seek():
             raise io.UnsupportedOperation("File or stream is not seekable.")
-        target = as_offset(offset)
+        target = as_position(offset)
         await self._turns.take()
         try:
             raw = self._open_raw("seek of closed file")
@@ -223,15 +223,34 @@ class AsyncBuffered(AsyncFile[bytes]):
 
     async def fsync(self) -> None:
         """flush(), and what was written, and the file's metadata, are on the disk when this returns."""
-        if self._pending or self._turns.held:
-            await self.flush()
-        await self.raw.fsync()
+        if not await self._write_and_sync(False):
+            await self.raw.fsync()
 
     async def fdatasync(self) -> None:
         """fsync() without metadata that reading does not need, as times."""
-        if self._pending or self._turns.held:
+        if not await self._write_and_sync(True):
+            await self.raw.fdatasync()
+
+    async def _write_and_sync(self, data_only: bool) -> bool:
+        """What is buffered is written. Returns whether it is on the disk, too."""
+        pending = self._pending
+        if pending and not self._turns.held and self.raw.may_write_and_sync(len(pending)):
+            await self._turns.take()
+            done = 0
+            try:
+                done, synced = await self.raw.write_and_sync(bytes(pending), data_only)
+            except (asyncio.CancelledError, OSError) as exc:
+                done = getattr(exc, "done", 0)
+                raise
+            finally:
+                del pending[:done]
+                self._count_room()
+                self._turns.give()
+            if synced:
+                return True
+        if pending or self._turns.held:
             await self.flush()
-        await self.raw.fdatasync()
+        return False
 
     # --- elsewhere in the file ------------------------------------------------------------------------
 
@@ -283,17 +302,20 @@ class AsyncBuffered(AsyncFile[bytes]):
     # --- its end --------------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        if self.closed:
+        raw = self.raw
+        if raw.closed:
             return
         await self._turns.take()
         try:
             if self.closed:
                 return
             try:
-                await self._write_to_the_end()
+                if self._pending:
+                    await self._write_to_the_end()
             finally:
                 self._forget()
-                await self.raw.close()
+                if not raw.close_at_once():
+                    await raw.close()
         finally:
             self._turns.give()
 
@@ -316,7 +338,8 @@ class AsyncBuffered(AsyncFile[bytes]):
 
     def _forget(self) -> None:
         """Nothing is served from the buffers any more."""
-        self._drop_chunk()
+        self._chunk = b""
+        self._used = 0
         self._pending.clear()
         self._room = -1
 

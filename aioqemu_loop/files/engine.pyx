@@ -19,9 +19,9 @@ from posix.fcntl cimport F_SETFL, O_CLOEXEC, O_CREAT, O_NONBLOCK, O_TRUNC, fcntl
 from posix.stat cimport fstat, struct_stat
 from posix.unistd cimport close as close_fd
 
-from aioqemu_loop.files.kinds cimport LOCAL, QUICK_CLOSE, REGULAR, examine_as
+from aioqemu_loop.files.kinds cimport LOCAL, QUICK_CLOSE, REGULAR, examine_as, facts_for
 from aioqemu_loop.files.transfers cimport Transfers
-from aioqemu_loop.files.ways cimport Job, result_of
+from aioqemu_loop.files.ways cimport Job
 from aioqemu_loop.loop.operation cimport Operation, new_operation
 from aioqemu_loop.system.libc cimport ECANCELED
 from aioqemu_loop.uring.abi cimport (
@@ -39,6 +39,7 @@ import operator
 import os
 import sys
 
+from aioqemu_loop.files.kinds import facts_in_thread
 from aioqemu_loop.loop.operation import opened
 
 cdef extern from "Python.h":
@@ -110,9 +111,8 @@ cdef int event_fd(int place):
 
 def close_lost(future):
     """A thread has opened a file for nobody."""
-    fd = result_of(future)
-    if fd is not None:
-        close_fd(fd)
+    if not future.cancelled() and future.exception() is None:
+        close_fd(future.result())
 
 
 cdef class Engine(Transfers):
@@ -124,13 +124,21 @@ cdef class Engine(Transfers):
         if not flags & (O_CREAT | O_TRUNC | O_TMPFILE | O_PATH):
             if self.spent():
                 await self.another_turn()
-            fd = self.open_now(path, flags, dir_fd)
+            fd = self.try_open(path, flags, dir_fd, LOCAL)
         if fd < 0:
             fd = await self.open_slowly(path, flags | O_CLOEXEC, mode, dir_fd)
             self.adopt(fd)
         return fd
 
-    cdef int open_now(self, path, int flags, dir_fd) except -2:
+    def open_now(self, path, int flags):
+        """Facts about a regular file of a local file system, opened as open() does; None where that might have to wait, and
+        open() has to follow."""
+        if flags & (O_CREAT | O_TRUNC | O_TMPFILE | O_PATH) or self.spent():
+            return None
+        cdef int fd = self.try_open(path, flags, None, LOCAL | REGULAR)
+        return None if fd < 0 else facts_for(fd, self.kinds[fd])
+
+    cdef int try_open(self, path, int flags, dir_fd, int wanted) except -2:
         """An fd, or -1 where that might have to wait. Regular files and directories of local file systems only: opening a
         FIFO waits for its other end, and has effects on that."""
         cdef int kind, fd
@@ -142,7 +150,7 @@ cdef class Engine(Transfers):
             return -1
         kind = examine_as(fd, flags)
         close_fd(fd)
-        if not kind & LOCAL:
+        if kind & wanted != wanted:
             return -1
         sys.audit("open", path, None, flags | O_CLOEXEC)
         # O_NONBLOCK: rather fail than wait until somebody gives up a lease.
@@ -172,12 +180,15 @@ cdef class Engine(Transfers):
             if fd != -ECANCELED:
                 raise OSError(-fd, os.strerror(-fd), os.fspath(path))
         job = self.start(os.open, (path, flags, mode), {"dir_fd": dir_fd})
+        future = job.future
         try:
-            return await asyncio.shield(job.future)
+            return await asyncio.shield(future)
         except asyncio.CancelledError:
             # Not waited for: opening a FIFO may take for ever.
-            job.cancelled = True
-            job.future.add_done_callback(close_lost)
+            if job.begun:
+                future.add_done_callback(close_lost)
+            else:
+                job.cancel(None)
             raise
 
     async def stat(self, path, dir_fd=None, bint follow_symlinks=True):
@@ -200,18 +211,30 @@ cdef class Engine(Transfers):
                 close_fd(fd)
         return await self.call(os.stat, path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
 
+    async def facts(self, int fd):
+        """Facts about an fd. What it is stays so; its size may change."""
+        cdef int kind = self.kind_of(fd)
+        if kind & QUICK_CLOSE:
+            return facts_for(fd, kind)
+        return await self.call(facts_in_thread, fd, kind)
+
     async def close(self, int fd):
         """close(2). The fd is gone also where this raises, or is cancelled."""
+        if not self.close_now(fd):
+            self.kinds.pop(fd, None)
+            await self.call_surely(os.close, fd)
+
+    cpdef bint close_now(self, int fd) except -1:
+        """close(), if that does not have to wait; else False, and close() has to follow."""
         cdef struct_stat st
         cdef int kind = self.kind_of(fd)
-        cdef bint quick = kind & QUICK_CLOSE
+        if kind != 0 and not kind & QUICK_CLOSE:
+            return False
+        if kind & REGULAR and fstat(fd, &st) == 0 and st.st_nlink == 0 and st.st_size > LARGE:
+            return False
         self.kinds.pop(fd, None)
-        if quick and kind & REGULAR and fstat(fd, &st) == 0 and st.st_nlink == 0 and st.st_size > LARGE:
-            quick = False
-        if quick or kind == 0:
-            os.close(fd)
-        else:
-            await self.call_surely(os.close, fd)
+        os.close(fd)
+        return True
 
     # -- directories --
 

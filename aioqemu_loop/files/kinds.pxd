@@ -1,3 +1,6 @@
+from libc.stdint cimport int64_t
+
+
 # What is known of an fd.
 cdef enum:
     REGULAR = 1 << 0
@@ -14,5 +17,14 @@ cdef enum:
     APPEND = 1 << 8
 
 
+cdef class Facts:
+    cdef readonly int fd
+    cdef readonly bint directory
+    cdef readonly bint local  # a regular file of a local file system
+    cdef readonly int64_t size  # bytes
+    cdef readonly int64_t block_size  # what suits the file, bytes
+
+
 cdef int examine(int fd) noexcept nogil
 cdef int examine_as(int fd, int flags) noexcept nogil
+cdef Facts facts_for(int fd, int kind)

@@ -1,8 +1,11 @@
 """What is to be known of an fd before something is done with it: whether it can wait, and for what."""
 
+from libc.errno cimport EBADF, errno
 from libc.stdint cimport uint32_t
 from posix.fcntl cimport F_GETFL, O_APPEND, O_NONBLOCK, fcntl
 from posix.stat cimport S_ISCHR, S_ISDIR, S_ISREG, fstat, struct_stat
+
+from aioqemu_loop.system.libc cimport raise_errno
 
 cdef extern from *:
     """
@@ -40,6 +43,36 @@ cdef bint is_local(uint32_t file_system) noexcept nogil:
         or file_system == 0x2FC12FC1u  # zfs
         or file_system == 0xCA451A4Eu  # bcachefs
     )
+
+
+cdef class Facts:
+    """What opening and reading a whole file ask of an fd, by one fstat(2)."""
+
+
+cdef Facts facts_for(int fd, int kind):
+    """`kind`: what examine() said. Raises OSError for an fd that is not open; where fstat() fails otherwise the facts are zeros,
+    as io has it."""
+    cdef struct_stat st
+    cdef Facts facts
+    cdef int ret
+    with nogil:
+        ret = fstat(fd, &st)
+    facts = Facts.__new__(Facts)
+    facts.fd = fd
+    if ret < 0:
+        if errno == EBADF:
+            raise_errno(errno)
+        return facts
+    facts.directory = S_ISDIR(st.st_mode)
+    facts.local = kind & REGULAR and kind & LOCAL
+    facts.size = st.st_size
+    facts.block_size = st.st_blksize
+    return facts
+
+
+def facts_in_thread(int fd, int kind):
+    """The same, where it may have to wait."""
+    return facts_for(fd, kind)
 
 
 cdef int examine(int fd) noexcept nogil:

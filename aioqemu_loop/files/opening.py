@@ -7,9 +7,8 @@ import errno
 import functools
 import io
 import os
-import stat
 import warnings
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, overload
 
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
         OpenTextMode,
     )
 
+    from aioqemu_loop.files.kinds import Facts
+
     FilePath: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes] | int
     Opener: TypeAlias = Callable[[Any, int], int]
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 class Closable(Protocol):
     """What Opening can hold."""
 
-    async def close(self) -> None:
+    def close(self) -> Coroutine[Any, Any, None]:
         """Free what it holds."""
 
 
@@ -57,12 +58,12 @@ class Opening(Awaitable[File], Generic[File]):
         self._file: File | None = None
 
     def __await__(self) -> Generator[Any, Any, File]:
-        if self._file is None:
-            self._file = yield from self._make().__await__()
-        return self._file
+        return self.__aenter__().__await__()
 
     async def __aenter__(self) -> File:
-        return await self
+        if self._file is None:
+            self._file = await self._make()
+        return self._file
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -209,19 +210,15 @@ def open(
         file = os.fspath(file)
     parts = Mode.of(mode)
     check_buffering(buffering)
-    for name, value in (("encoding", encoding), ("errors", errors), ("newline", newline)):
-        if value is not None and not isinstance(value, str):
-            raise TypeError(f"open() argument '{name}' must be str or None, not {type_name(value)}")
+    if encoding is not None or errors is not None or newline is not None:
+        check_for_text(parts, encoding, errors, newline)
     if not parts.text:
-        for name, value in (("an encoding", encoding), ("an errors", errors), ("a newline", newline)):
-            if value is not None:
-                raise ValueError(f"binary mode doesn't take {name} argument")
         if buffering == 1:
             text = "line buffering (buffering=1) isn't supported in binary mode, the default buffer size will be used"
             warnings.warn(text, RuntimeWarning, stacklevel=2)
     elif buffering != 0:
         encoding = io.text_encoding(encoding)  # type: ignore[attr-defined]
-        io.TextIOWrapper(io.BytesIO(), encoding, errors, newline)  # refuses bad arguments before anything is created
+        try_for_text(encoding, errors, newline)
     if isinstance(file, int):
         if file < 0:
             raise ValueError("negative file descriptor")
@@ -229,7 +226,14 @@ def open(
         raise ValueError("Cannot use closefd=False with file name")
 
     async def make() -> AsyncFileIO | AsyncBuffered | AsyncTextIOWrapper:
-        raw = await open_raw(engine_of(asyncio.get_running_loop()), file, parts, closefd, opener, flags)
+        engine = engine_of(asyncio.get_running_loop())
+        raw = None
+        if opener is None and not isinstance(file, int):
+            facts = engine.open_now(file, parts.flags | flags)
+            if facts is not None:
+                raw = raw_over(engine, facts, file, parts, closefd)
+        if raw is None:
+            raw = await open_raw(engine, file, parts, closefd, opener, flags)
         try:
             return put_layers(raw, parts, mode, buffering, encoding, errors, newline)
         except BaseException:
@@ -237,6 +241,23 @@ def open(
             raise
 
     return Opening(make)
+
+
+def check_for_text(mode: Mode, encoding: str | None, errors: str | None, newline: str | None) -> None:
+    """Raises what io.open() raises."""
+    for name, value in (("encoding", encoding), ("errors", errors), ("newline", newline)):
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"open() argument '{name}' must be str or None, not {type_name(value)}")
+    if not mode.text:
+        for name, value in (("an encoding", encoding), ("an errors", errors), ("a newline", newline)):
+            if value is not None:
+                raise ValueError(f"binary mode doesn't take {name} argument")
+
+
+@functools.lru_cache
+def try_for_text(encoding: str, errors: str | None, newline: str | None) -> None:
+    """Refuses bad arguments before anything is created, as io.TextIOWrapper; good ones are remembered."""
+    io.TextIOWrapper(io.BytesIO(), encoding, errors, newline)
 
 
 async def open_raw(
@@ -254,18 +275,12 @@ async def open_raw(
     raw = None
     try:
         try:
-            details = await engine.stat(fd)
+            facts = await engine.facts(fd)
         except OSError as exc:
-            if exc.errno == errno.EBADF:
-                raise OSError(exc.errno, exc.strerror) from None
-            size = 0
-        else:
-            if stat.S_ISDIR(details.st_mode):
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), file)
-            size = details.st_blksize
-        size = min(max(size, io.DEFAULT_BUFFER_SIZE), BUFFER_MAX)
-        name = file if isinstance(file, int) else os.fspath(file)
-        raw = AsyncFileIO(engine, fd, name, mode.raw, closefd=closefd, buffer_size=size)
+            raise OSError(exc.errno, exc.strerror) from None  # as io.FileIO says it
+        if facts.directory:
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), file)
+        raw = raw_over(engine, facts, file, mode, closefd)
         if mode.main == "a" and raw.can_seek():
             await raw.move(0, os.SEEK_END)
     except BaseException:
@@ -275,6 +290,12 @@ async def open_raw(
             await engine.close(fd)
         raise
     return raw
+
+
+def raw_over(engine: Engine, facts: Facts, file: FilePath, mode: Mode, closefd: bool) -> AsyncFileIO:
+    size = min(max(facts.block_size, io.DEFAULT_BUFFER_SIZE), BUFFER_MAX)
+    name = file if isinstance(file, int) else os.fspath(file)
+    return AsyncFileIO(engine, facts.fd, name, mode.raw, closefd=closefd, buffer_size=size, local=facts.local)
 
 
 async def call_opener(engine: Engine, opener: Opener, file: str | bytes | os.PathLike[Any], flags: int) -> int:
@@ -310,7 +331,7 @@ def put_layers(
 ) -> AsyncFileIO | AsyncBuffered | AsyncTextIOWrapper:
     """The buffer and the text over it, as the arguments want them."""
     line_buffering = False
-    if buffering == 1 or (buffering < 0 and os.isatty(raw.fileno())):
+    if buffering == 1 or (buffering < 0 and not raw.local and os.isatty(raw.fileno())):
         buffering = -1
         line_buffering = True
     if buffering == 0:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, SupportsIndex
 from aioqemu_loop.files.arguments import as_bytes, as_offset, as_size, as_space
 from aioqemu_loop.files.base import AsyncFile
 from aioqemu_loop.files.engine import Engine
+from aioqemu_loop.files.rounds import Rounds
 from aioqemu_loop.files.turns import Turns
 
 if TYPE_CHECKING:
@@ -32,8 +33,17 @@ class AsyncFileIO(AsyncFile[bytes]):
     """
 
     def __init__(
-        self, engine: Engine, fd: int, name: str | bytes | int, mode: str, *, closefd: bool = True, buffer_size: int
+        self,
+        engine: Engine,
+        fd: int,
+        name: str | bytes | int,
+        mode: str,
+        *,
+        closefd: bool = True,
+        buffer_size: int,
+        local: bool = False,
     ) -> None:
+        """`local`: a regular file of a local file system."""
         self._engine = engine
         self._fd = fd
         self.name = name
@@ -42,8 +52,11 @@ class AsyncFileIO(AsyncFile[bytes]):
         self.buffer_size = buffer_size  # what suits the file, bytes
         self._readable = "r" in mode or "+" in mode
         self._writable = "r" not in mode or "+" in mode
-        self._can_seek: bool | None = None
+        self.local = local
+        self._can_seek: bool | None = local or None  # None: not known yet
         self._turns = Turns()
+        self._syncs: Rounds | None = None
+        self._data_syncs: Rounds | None = None
         self._users = 0  # operations that the kernel or threads are at
         self._unused: asyncio.Future[None] | None = None  # who closes waits here until there are none
         self.after_close: Callable[[], None] | None = None  # called where it may block
@@ -153,6 +166,10 @@ class AsyncFileIO(AsyncFile[bytes]):
         finally:
             self._leave()
 
+    def rest_now(self) -> bytes | None:
+        """All up to the end, if that is to be had at once; else None, and nothing was read."""
+        return self._engine.rest_now(self._reading_fd())
+
     async def read_rest(self, pieces: list[bytes]) -> bool:
         """All up to the end, appended to `pieces`: there they are also if this fails or is cancelled.
 
@@ -163,16 +180,18 @@ class AsyncFileIO(AsyncFile[bytes]):
         if self.can_seek():
             self._users += 1
             try:
-                left = (await self._engine.stat(fd)).st_size - os.lseek(fd, 0, os.SEEK_CUR)
+                left = max(0, (await self._engine.facts(fd)).size - os.lseek(fd, 0, os.SEEK_CUR))
             finally:
                 self._leave()
         while True:
             # One byte more, to see the end if the size is right.
-            piece = await self.read_some(max(left + 1, PIECE))
+            piece = await self.read_some(left + 1 if left > 0 else PIECE)
             if not piece:
                 return piece is not None
             pieces.append(piece)
             left -= len(piece)
+            if not left and self.local:  # elsewhere, as in /proc, files may be longer than they say
+                return True
 
     async def write_some(self, data: ReadableBuffer) -> int | None:
         """One write. None where a non-blocking file takes nothing. Cancelled, it tells CancelledError.done."""
@@ -185,10 +204,31 @@ class AsyncFileIO(AsyncFile[bytes]):
         finally:
             self._leave()
 
+    def may_write_and_sync(self, size: int) -> bool:
+        """Whether write_and_sync() is better than one after the other.
+
+        So it is where each would be a call of a thread, nobody else syncs, and it is not so much that it had better go
+        in pieces.
+        """
+        idle = not any(rounds and rounds.under_way for rounds in (self._syncs, self._data_syncs))
+        return idle and self.local and size <= PIECE and self._engine.syncs_by_thread(self.fileno())
+
+    async def write_and_sync(self, data: bytes, data_only: bool) -> tuple[int, bool]:
+        """One write and a sync, if it was whole: how many bytes, and whether they are on the disk.
+
+        CancelledError and OSError may have the number as `done`.
+        """
+        fd = self._writing_fd()
+        self._users += 1
+        try:
+            return await self._engine.write_and_sync(fd, data, data_only)
+        finally:
+            self._leave()
+
     async def move(self, offset: int, whence: int) -> int:
         """The new position. Only the end may have to be asked for on other machines."""
         fd = self.fileno()
-        if whence in (os.SEEK_SET, os.SEEK_CUR):
+        if whence in (os.SEEK_SET, os.SEEK_CUR) or (whence == os.SEEK_END and self.local):
             return os.lseek(fd, offset, whence)
         self._users += 1
         try:
@@ -361,18 +401,22 @@ class AsyncFileIO(AsyncFile[bytes]):
     async def fsync(self) -> None:
         """What was written, and the file's metadata, are on the disk when this returns."""
         fd = self.fileno()
+        if self._syncs is None:
+            self._syncs = Rounds(lambda: self._engine.fsync(fd))
         self._users += 1
         try:
-            await self._engine.fsync(fd)
+            await self._syncs.join()
         finally:
             self._leave()
 
     async def fdatasync(self) -> None:
         """fsync() without metadata that reading does not need, as times."""
         fd = self.fileno()
+        if self._data_syncs is None:
+            self._data_syncs = Rounds(lambda: self._engine.fdatasync(fd))
         self._users += 1
         try:
-            await self._engine.fdatasync(fd)
+            await self._data_syncs.join()
         finally:
             self._leave()
 
@@ -396,10 +440,21 @@ class AsyncFileIO(AsyncFile[bytes]):
         """Nothing: there is no buffer."""
         self._check_open()
 
+    def close_at_once(self) -> bool:
+        """close(), if that does not have to wait for anything; else False."""
+        fd = self._fd
+        if fd < 0 or self._users or self.after_close is not None or not self._closefd:
+            return False
+        self._fd = -1  # also where closing fails
+        if not self._engine.close_now(fd):
+            self._fd = fd
+            return False
+        return True
+
     async def close(self) -> None:
         """Operations that are under way end first: their file descriptor must not become another file's. One who is
         cancelled while it waits for those of a pipe or terminal leaves it open."""
-        if self._fd < 0:
+        if self._fd < 0 or self.close_at_once():
             return
         can_seek = self.can_seek()
         fd, self._fd = self._fd, -1

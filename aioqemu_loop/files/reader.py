@@ -40,6 +40,12 @@ class Reading(AsyncBuffered):
             raise ValueError("read length must be non-negative or -1")
         if raw.closed:
             raise ValueError("read of closed file")
+        if count < 0 and not (self._pending or self._turns.held):
+            rest = raw.rest_now()
+            if rest is not None:
+                rest = self._chunk[self._used :] + rest
+                self._drop_chunk()
+                return rest
         await self._turns.take()
         try:
             raw = self._open_raw("read of closed file")

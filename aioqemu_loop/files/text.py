@@ -295,10 +295,7 @@ class AsyncTextIOWrapper(AsyncFile[str]):
         self._check_open()
         if self._encoder is None:
             raise io.UnsupportedOperation("not writable")
-        if self._turns.held:
-            await self._turns.take()
-        else:
-            self._turns.held = True
+        await self._turns.take()
         try:
             self._check_open()
             await self._write(text)

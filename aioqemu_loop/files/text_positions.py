@@ -40,6 +40,8 @@ class TextPosition(NamedTuple):
             parts.append(cookie & ((1 << bits) - 1))
             cookie >>= bits
         start, flags, feed, skip, need_end = parts
+        if start >> (START - 1):
+            start -= 1 << START  # as C has it; the kernel refuses what is negative
         return cls(start, flags | cookie << FLAGS, feed, skip, bool(need_end))
 
 

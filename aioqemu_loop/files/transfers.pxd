@@ -19,4 +19,5 @@ cdef class Transfers(Ways):
     cdef int kind_of(self, int fd) except -1
     cdef int place(self, int fd, int64_t position, int kind) except -1
     cdef int note(self, int fd, int kind) except -1
-    cdef object read_now(self, int fd, Py_ssize_t size, int64_t offset)
+    cpdef object rest_now(self, int fd)
+    cdef object read_now(self, int fd, Py_ssize_t size, int64_t offset, int kind)

@@ -10,7 +10,8 @@ from cpython.ref cimport Py_DECREF, Py_INCREF, Py_REFCNT, Py_XDECREF
 from libc.errno cimport EAGAIN, EINTR, EINVAL, EOPNOTSUPP, errno
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcpy
-from posix.unistd cimport SEEK_CUR, SEEK_END, SEEK_SET, lseek
+from posix.stat cimport fstat, struct_stat
+from posix.unistd cimport SEEK_CUR, SEEK_END, SEEK_SET, fdatasync, fsync, lseek
 
 from aioqemu_loop.files.kinds cimport APPEND, DIRECT, IN_MEMORY, LOCAL, NO_TRY_READ, NO_TRY_WRITE, NONBLOCK, REGULAR, examine
 from aioqemu_loop.files.iovecs cimport AlignedMemory, Memory, iovec
@@ -113,6 +114,21 @@ def move_in_thread(bint write, int fd, size_t parts, int count, int64_t offset, 
     return ret
 
 
+def write_and_sync_in_thread(int fd, size_t address, size_t size, bint data_only, memory):
+    """Blocks, without the GIL: a write at the position and, if it was whole, a sync. Bytes written or -errno, and 0 or -errno of
+    the sync. `memory` owns what is at `address`."""
+    cdef iovec part
+    cdef ssize_t ret
+    cdef int error = 0
+    part.iov_base = <void *>address
+    part.iov_len = size
+    with nogil:
+        ret = move(True, fd, &part, 1, -1, 0)
+        if ret == <ssize_t>size and (fdatasync(fd) if data_only else fsync(fd)) < 0:
+            error = -errno
+    return ret, error
+
+
 cdef inline bint may_try(int kind, bint write) noexcept:
     """Whether a transfer may be tried at once, with try_flags(). An O_DIRECT one waits for the device, RWF_NOWAIT or not."""
     if kind & (IN_MEMORY | NONBLOCK):
@@ -169,14 +185,11 @@ cdef class Transfers(Ways):
             self.kinds[fd] = kind
         return kind
 
-    cdef object read_now(self, int fd, Py_ssize_t size, int64_t offset):
+    cdef object read_now(self, int fd, Py_ssize_t size, int64_t offset, int kind):
         """The bytes, or None where they are not to be had at once."""
-        cdef int kind = self.kind_of(fd)
         cdef iovec part
         cdef PyObject *data
         cdef ssize_t ret
-        if size > PIECE or not may_try(kind, False) or self.spent():
-            return None
         data = new_bytes(NULL, size)
         part.iov_base = PyBytes_AS_STRING(<object>data)
         part.iov_len = size
@@ -190,13 +203,37 @@ cdef class Transfers(Ways):
             return None
         return own_cut(data, size, ret)
 
+    cpdef object rest_now(self, int fd):
+        """From the position to the end of a file of a local file system; None where that is not to be had at once, and nothing
+        has been read."""
+        cdef int kind = self.kind_of(fd)
+        cdef struct_stat st
+        cdef int64_t position, left
+        if not (kind & REGULAR and kind & LOCAL and may_try(kind, False)) or self.spent() or fstat(fd, &st) < 0:
+            return None
+        position = lseek(fd, 0, SEEK_CUR)
+        left = st.st_size - position
+        if not 0 < left < PIECE:
+            return None
+        # One byte more, to see that this is the end.
+        data = self.read_now(fd, left + 1, -1, kind)
+        if data is not None and len(data) != left:  # it has grown or shrunk, or only a part is cached
+            lseek(fd, position, SEEK_SET)
+            return None
+        return data
+
     async def read(self, int fd, Py_ssize_t size, int64_t offset=-1):
         """Up to `size` bytes; b"" at the end. Fewer come at the end, from pipes, and from what is cached in part."""
+        cdef int kind
         if size < 0:
             raise_for(-EINVAL)
-        data = self.read_now(fd, size, offset)
-        if data is not None:
-            return data
+        kind = self.kind_of(fd)
+        if size <= PIECE and may_try(kind, False):
+            if self.spent():
+                await self.another_turn()
+            data = self.read_now(fd, size, offset, kind)
+            if data is not None:
+                return data
         # In a list, so that nobody else holds it when it is cut.
         cdef list holder = [PyBytes_FromStringAndSize(NULL, size)]
         count = await self.transfer(False, fd, <size_t>PyBytes_AS_STRING(holder[0]), size, offset, holder)
@@ -247,8 +284,9 @@ cdef class Transfers(Ways):
                     if self.spent():
                         await self.another_turn()
                     ret = move(write, fd, &part.part, 1, offset, try_flags(kind))
-                    if ret == -EOPNOTSUPP:
+                    if ret == -EOPNOTSUPP and try_flags(kind):
                         kind = self.note(fd, kind | (NO_TRY_WRITE if write else NO_TRY_READ))
+                        continue  # with larger pieces
                 if would_wait(ret, kind):
                     ret = await self.move_slowly(write, fd, part, offset, kind)
                 if ret < 0:
@@ -350,6 +388,32 @@ cdef class Transfers(Ways):
         if ret < 0:
             raise_for(ret)
         return ret
+
+    def syncs_by_thread(self, int fd):
+        """Whether write_and_sync() spares a call: there is no ring, and both would go to threads."""
+        cdef int kind = self.kind_of(fd)
+        return not self.has_ring() and kind & REGULAR and not kind & (DIRECT | IN_MEMORY)
+
+    async def write_and_sync(self, int fd, bytes data, bint data_only):
+        """write() at the position, and fsync() or fdatasync(), by one call in a thread. Returns how many bytes were written, and
+        whether they are on the device: not if it was a part only. A CancelledError has the number as its attribute `done`. An
+        OSError of the sync has it too."""
+        cdef Py_ssize_t ret
+        cdef int error
+        try:
+            ret, error = await self.call(write_and_sync_in_thread, fd, <size_t>PyBytes_AS_STRING(data), len(data), data_only, data)
+        except asyncio.CancelledError as exc:
+            exc.done = max(0, (getattr(exc, "result", None) or (0, 0))[0])
+            raise
+        if ret < 0:
+            raise_for(ret)
+        if error:
+            try:
+                raise_for(error)
+            except OSError as exc:
+                exc.done = ret
+                raise
+        return ret, ret == len(data)
 
     async def fsync(self, int fd):
         """fsync(2): returns when the file's bytes and all that describes them are on the device."""

@@ -4,23 +4,41 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Iterator
+
+
+class Taken(Awaitable[None]):
+    """To be awaited where there is nothing to wait for: cheaper than a coroutine that does nothing."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Iterator[None]:  # type: ignore[override]
+        return iter(())
+
+
+TAKEN = Taken()
 
 
 class Turns:
-    """take() before, give() after. Who finds `held` false and does not await need not take it."""
+    """`await take()` before, give() after. Who finds `held` false and does not await need not take it."""
 
     __slots__ = ("_waiting", "held")
 
     def __init__(self) -> None:
         self.held = False
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[asyncio.Future[None]] | None = None
 
-    async def take(self) -> None:
-        """Waits while others have it. A task that is cancelled here does not have it."""
-        if not self.held:
-            self.held = True
-            return
+    def take(self) -> Awaitable[None]:
+        """Has it at once, or waits while others have it. A task that is cancelled here does not have it."""
+        if self.held:
+            return self._wait()
+        self.held = True
+        return TAKEN
+
+    async def _wait(self) -> None:
         future = asyncio.get_running_loop().create_future()
+        if self._waiting is None:
+            self._waiting = deque()
         self._waiting.append(future)
         try:
             await future

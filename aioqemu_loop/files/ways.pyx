@@ -13,20 +13,62 @@ import os
 cdef int64_t BUDGET_NS = 200_000
 
 
-cdef class Job:
-    """A call for a thread, and the future of its result. Between the look at `cancelled` and `begun` nobody else runs: no
-    Python code, so the GIL is kept."""
+# So many jobs one call in the executor does, one after the other; then others who wait for its threads have their turn.
+cdef int JOBS_OF_A_CALL = 16
 
-    def __call__(self):
-        if not self.cancelled:
-            self.begun = True
-            function, args, kwargs = self.function, self.args, self.kwargs
+
+class Outcome(asyncio.Future):
+    """Of a Job. After cancel() it is cancelled, but not before the job's end if that has begun."""
+
+    __slots__ = ("job",)
+
+    def cancel(self, msg=None):
+        return not self.done() and (<Job>self.job).cancel(msg)
+
+
+cdef class Job:
+    """A call for a thread. `result` is what it returned, also where the await was cancelled; None where it did not return."""
+
+    cdef bint cancel(self, message) except -1:
+        self.asked = True
+        self.message = message
+        if not self.begun and not self.must:
             self.let_go()
-            return function(*args, **kwargs)
+            self.end()
+        return True
 
     cdef int let_go(self) except -1:
-        """The executor holds the job for a moment after its result is known: buffers must be free by then."""
+        """Others hold the job for a moment after its end: buffers must be free by then. One that has not begun never will."""
         self.function = self.args = self.kwargs = None
+        return 0
+
+    cdef int run(self) except -1:
+        """In the thread. Between the look at `function` and `begun` nobody else runs: no Python code, so the GIL is kept."""
+        if self.function is None:
+            return 0
+        self.begun = True
+        function, args, kwargs = self.function, self.args, self.kwargs
+        self.let_go()
+        try:
+            self.result = function(*args, **kwargs)
+        except BaseException as exc:
+            self.error = exc
+        return 0
+
+    cdef int end(self) except -1:
+        """In the loop's thread."""
+        future, self.future = self.future, None
+        if future is None:
+            return 0
+        future.job = None
+        if self.asked:
+            asyncio.Future.cancel(future, self.message)
+        elif self.error is None:
+            future.set_result(self.result)
+        elif isinstance(self.error, StopIteration):  # no future takes it
+            future.set_exception(RuntimeError(f"{self.error!r} in a thread"))
+        else:
+            future.set_exception(self.error)
         return 0
 
 
@@ -38,6 +80,8 @@ cdef class Ways:
         self.core = loop if isinstance(loop, LoopCore) else None
         self.turn_over = self.end_turn
         self.waiting = collections.deque()
+        self.jobs = collections.deque()
+        self.over = collections.deque()
 
     cdef int begin_turn(self) except -1:
         self.in_turn = True
@@ -70,30 +114,83 @@ cdef class Ways:
     cdef bint has_ring(self) noexcept:
         return self.core is not None and self.core.context.monitor.has_ring
 
-    cdef Job start(self, object function, tuple args, dict kwargs={}):
-        """Begin a call in the loop's default executor."""
+    cdef Job start(self, object function, tuple args, dict kwargs={}, bint must=False):
+        """Begin a call in the loop's default executor. `must`: it happens also where it is cancelled before it has begun."""
         cdef Job job = Job.__new__(Job)
         job.function = function
         job.args = args
         job.kwargs = kwargs
-        job.future = self.loop.run_in_executor(None, job)
+        job.must = must
+        job.future = Outcome(loop=self.loop)
+        job.future.job = job
+        self.jobs.append(job)
+        if self.callers < self.callers_max():
+            try:
+                self.add_caller()
+            except BaseException:
+                if self.callers == 0:
+                    self.jobs.clear()
+                    raise
         return job
 
-    async def finish(self, Job job, bint must=False):
-        """Await what start() began. Cancelling ends this when the call is over, or will not begin (`must`: it will). The
-        CancelledError has what the call returned as its attribute `result`, None where it did not."""
-        try:
-            return await asyncio.shield(job.future)
-        except asyncio.CancelledError as exc:
-            job.cancelled = not must
-            if job.cancelled and not job.begun:
-                job.let_go()
-            while (job.begun or must) and not job.future.done():
+    cdef int callers_max(self) except -1:
+        """As many as the executor has threads."""
+        executor = getattr(self.loop, "_default_executor", None)
+        return getattr(executor, "_max_workers", None) or min(32, (os.cpu_count() or 1) + 4)
+
+    cdef int add_caller(self) except -1:
+        """With many jobs a few calls in the executor do them all: each such call has its price, a job in it has not."""
+        self.loop.run_in_executor(None, self.do_jobs).add_done_callback(self.end_caller)
+        self.callers += 1
+        return 0
+
+    def do_jobs(self):
+        """In a thread."""
+        cdef Job job
+        for _ in range(JOBS_OF_A_CALL):
+            try:
+                job = self.jobs.popleft()
+            except IndexError:
+                return
+            job.run()
+            self.over.append(job)
+            # After the last one the executor tells the loop.
+            if self.jobs and not self.told:
+                self.told = True
                 try:
-                    await asyncio.wait([job.future])
-                except asyncio.CancelledError:
-                    continue
-            exc.result = result_of(job.future)
+                    self.loop.call_soon_threadsafe(self.end_jobs)
+                except RuntimeError:  # it is closed
+                    return
+
+    def end_jobs(self):
+        """In the loop's thread."""
+        cdef Job job
+        self.told = False
+        while self.over:
+            job = self.over.popleft()
+            job.end()
+
+    def end_caller(self, future):
+        cdef Job job
+        self.callers -= 1
+        self.end_jobs()
+        if not self.jobs:
+            return
+        try:
+            self.add_caller()
+        except Exception as exc:  # the executor was shut down
+            while self.jobs and self.callers == 0:
+                job = self.jobs.popleft()
+                job.error = exc
+                job.end()
+
+    async def finish(self, Job job):
+        """Await what start() began. Cancelling ends this when the call is over, or will not begin. The CancelledError has what
+        the call returned as its attribute `result`, None where it did not."""
+        try:
+            return await job.future
+        except asyncio.CancelledError as exc:
+            exc.result = job.result
             raise
 
     async def call(self, function, *args, **kwargs):
@@ -102,14 +199,7 @@ cdef class Ways:
 
     async def call_surely(self, function, *args):
         """call() of what cleans up: it happens, whatever becomes of the task."""
-        return await self.finish(self.start(function, args), True)
-
-
-cdef object result_of(future):
-    """None where it has none."""
-    if not future.done() or future.cancelled() or future.exception() is not None:
-        return None
-    return future.result()
+        return await self.finish(self.start(function, args, {}, True))
 
 
 cdef int raise_for(Py_ssize_t ret) except -1:

@@ -6,7 +6,6 @@ import asyncio
 import errno
 import io
 import os
-import stat
 from typing import TYPE_CHECKING
 
 from aioqemu_loop.files.arguments import as_bytes
@@ -26,15 +25,17 @@ async def read_bytes(path: StrOrBytesPath) -> bytes:
     engine = engine_of(asyncio.get_running_loop())
     fd = await engine.open(path, os.O_RDONLY)
     try:
-        details = await engine.stat(fd)
-        if stat.S_ISDIR(details.st_mode):
+        facts = await engine.facts(fd)
+        if facts.directory:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
         pieces: list[bytes] = []
-        left = details.st_size
+        left = facts.size
         # One byte more, to see the end if the size is right.
-        while piece := await engine.read(fd, max(left + 1, PIECE if pieces or not left else 0)):
+        while piece := await engine.read(fd, left + 1 if left > 0 else PIECE):
             pieces.append(piece)
-            left = max(0, left - len(piece))
+            left -= len(piece)
+            if not left and facts.local:  # elsewhere, as in /proc, files may be longer than they say
+                break
     finally:
         await engine.close(fd)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -194,6 +194,7 @@ enum {
 #define AIO_REGISTER_PROBE 8 /* 5.6 */
 #define AIO_PROBE_SUPPORTED (1u << 0)
 #define AIO_REGISTER_ENABLE_RINGS 12
+#define AIO_REGISTER_IOWQ_MAX_WORKERS 19 /* 5.15 */
 #define AIO_REGISTER_PBUF_RING 22 /* 5.19 */
 
 /* Each returns a value >= 0, or -errno. */

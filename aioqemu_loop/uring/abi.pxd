@@ -100,6 +100,7 @@ cdef extern from "aioqemu_loop/uring/abi.h" nogil:
         AIO_REGISTER_PROBE
         AIO_PROBE_SUPPORTED
         AIO_REGISTER_ENABLE_RINGS
+        AIO_REGISTER_IOWQ_MAX_WORKERS
         AIO_REGISTER_PBUF_RING
     uint64_t AIO_OFF_SQ_RING
     uint64_t AIO_OFF_SQES

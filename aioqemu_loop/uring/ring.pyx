@@ -29,6 +29,8 @@ from aioqemu_loop.system.process import forget_in_child
 cdef uint32_t SQ_ENTRIES = 64
 cdef uint32_t SQ_ENTRIES_MIN = 8
 cdef uint32_t CQ_PER_SQ = 4
+# Kernel threads of the owning thread's that wait for pipes and the like, where an operation cannot wait without one.
+cdef uint32_t WORKERS_MAX = 128
 # A closed ring gives its memory back late (10 to 40 ms, measured on 6.18). While one of ours was closed this recently
 # ENOMEM is asked again.
 cdef int64_t MEMORY_BACK_NS = 60_000_000
@@ -152,7 +154,13 @@ cdef class Ring:
         """Make the calling thread the ring's owner. Returns 0 or -errno."""
         if self.fd < 0 or not same_process(self.mark):
             return -EBADF
-        return aio_uring_register(self.fd, AIO_REGISTER_ENABLE_RINGS, NULL, 0)
+        cdef int ret = aio_uring_register(self.fd, AIO_REGISTER_ENABLE_RINGS, NULL, 0)
+        # For files of the disk (0: as it is) the kernel has no more than 4 for each CPU.
+        cdef uint32_t workers[2]
+        workers[0], workers[1] = 0, WORKERS_MAX
+        if ret >= 0:
+            aio_uring_register(self.fd, AIO_REGISTER_IOWQ_MAX_WORKERS, workers, 2)  # older kernels have no limit
+        return ret
 
     cdef int register_eventfd(self, int fd) noexcept nogil:
         """Have completions, and deferred work for them, told on `fd` too. By the owner only. Returns 0 or -errno."""

@@ -148,7 +148,7 @@ class Ours:
 
     @asynccontextmanager
     async def log(self, path: str) -> AsyncIterator[Append]:
-        async with self.files.open(path, "ab", buffering=0) as file:
+        async with self.files.open(path, "ab") as file:
 
             async def append(record: bytes) -> None:
                 await file.write(record)

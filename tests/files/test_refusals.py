@@ -99,3 +99,28 @@ def test_refusals_are_those_of_io(run: Any, tmp_path: Any, mode: str, buffering:
             await told(file.close)
 
     run(main())
+
+
+SIZES = (1 << 63, 1 << 64, 1 << 100, -(1 << 63) - 1)
+
+
+@pytest.mark.parametrize(("mode", "buffering"), [("rb", 0), ("r+b", 0), ("rb", -1), ("r+b", -1), ("r", -1), ("r+", -1)])
+def test_sizes_and_offsets_that_no_file_has(run: Any, tmp_path: Any, mode: str, buffering: int) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"abc\n" * 10)
+
+    async def main() -> None:
+        calls = [("seek", (size, whence)) for size in SIZES for whence in (0, 1, 2)]
+        calls += [(name, (size,)) for size in SIZES for name in ("read", "readline", "truncate")]
+        for name, arguments in calls:
+            with open(path, mode, buffering) as theirs:
+                expected = await told(lambda f=theirs, n=name, a=arguments: getattr(f, n)(*a))
+            async with files.open(path, mode, buffering) as ours:
+                got = await told(lambda f=ours, n=name, a=arguments: getattr(f, n)(*a))
+            if "b" not in mode and name == "readline":
+                assert got[0] is expected[0] is OverflowError  # the words are of another part of io
+            else:
+                assert got == expected, (name, arguments)
+        assert path.stat().st_size == 40
+
+    run(main())

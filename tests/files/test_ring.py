@@ -285,6 +285,38 @@ def test_what_a_turn_asks_for_is_submitted_at_once(loop) -> None:
     assert max(submitted) == 50
 
 
+def test_operations_that_wait_have_no_more_than_128_threads(loop, no_leaks) -> None:
+    """And all come to their end: those without a thread wait for one."""
+    pipes = [os.pipe() for _ in range(300)]
+    gathered = os.pipe()
+
+    def threads():
+        return len(os.listdir("/proc/self/task"))
+
+    async def main():
+        before = threads()
+        splices = [asyncio.ensure_future(loop.uring.splice(pipe[0], gathered[1], 10)) for pipe in pipes]
+        for _ in range(20):
+            await asyncio.sleep(0.005)
+            assert threads() - before <= 128
+        assert threads() - before > 1
+        got = bytearray()
+        loop.add_reader(gathered[0], lambda: got.extend(os.read(gathered[0], 1000)))
+        for pipe in pipes:
+            os.write(pipe[1], b"x")
+        assert await asyncio.gather(*splices) == [1] * 300
+        while len(got) < 300:
+            await asyncio.sleep(0)
+        loop.remove_reader(gathered[0])
+
+    try:
+        run(loop, main())
+    finally:
+        for pipe in (*pipes, gathered):
+            for end in pipe:
+                os.close(end)
+
+
 CHILD = """
     import asyncio, os, sys, tempfile
     import aioqemu_loop

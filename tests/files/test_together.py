@@ -166,7 +166,7 @@ def test_close_waits_for_what_is_under_way(run: Any, tmp_path: Path) -> None:
             fd, may_read, engine = raw.fileno(), asyncio.Event(), raw._engine
 
             class Late:
-                close = engine.close
+                close, close_now = engine.close, engine.close_now
 
                 async def read(self, fd: int, size: int, offset: int = -1, may_read: Any = may_read) -> bytes:
                     await may_read.wait()

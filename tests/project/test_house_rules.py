@@ -106,7 +106,6 @@ def test_every_compiled_module_has_a_stub_or_is_internal() -> None:
         "operation",
         "operations",
         "iovecs",
-        "kinds",
         "transfers",
         "ways",
     }
