@@ -18,6 +18,8 @@ cdef class LoopCore:
     # Each of these is called with (source, -1) before every callback, and after it with the ns that it took.
     cdef public tuple _callback_listeners
 
+    # `kwargs` None: there are none.
+    cdef object new_task(self, object coro, dict kwargs)
     cdef object make_task(self, object coro, dict kwargs)
     cdef int check_debug(self, object callback, str method) except -1
     cdef int note_replaced(self, object name) except -1

@@ -203,6 +203,9 @@ cdef class LoopCore:
         return PyObject_Call(Future, (), self.future_options)
 
     def create_task(self, coro, **kwargs):
+        return self.new_task(coro, kwargs)
+
+    cdef object new_task(self, object coro, dict kwargs):
         task = self.make_task(coro, kwargs)
         if self._notes_task_births:
             try:
@@ -214,11 +217,14 @@ cdef class LoopCore:
     cdef object make_task(self, object coro, dict kwargs):
         # What is not the usual case (a task factory, debug mode, errors) is asyncio's own method's.
         if self._closed or self._debug or self._task_factory is not None:
-            return base_create_task(self, coro, **kwargs)
-        for option in kwargs:
-            if option not in TASK_OPTIONS:
-                return base_create_task(self, coro, **kwargs)
-        kwargs["loop"] = self
+            return base_create_task(self, coro, **(kwargs or {}))
+        if kwargs is None:
+            kwargs = self.future_options
+        else:
+            for option in kwargs:
+                if option not in TASK_OPTIONS:
+                    return base_create_task(self, coro, **kwargs)
+            kwargs["loop"] = self
         return PyObject_Call(tasks_module["Task"], (coro,), kwargs)
 
     def get_debug(self):
@@ -403,6 +409,7 @@ cdef vectorcallfunc full_call_soon
 cdef vectorcallfunc full_call_soon_threadsafe
 cdef vectorcallfunc full_call_later
 cdef vectorcallfunc full_call_at
+cdef vectorcallfunc full_create_task
 
 
 cdef inline bint is_usual(PyObject *const *args, Py_ssize_t count, Py_ssize_t least, PyObject *names) except -1:
@@ -457,6 +464,12 @@ cdef object short_call_at(PyObject *method, PyObject *const *args, size_t nargsf
     return full_call_at(method, args, nargsf, names)
 
 
+cdef object short_create_task(PyObject *method, PyObject *const *args, size_t nargsf, PyObject *names):
+    if names == NULL and is_usual(args, PyVectorcall_NARGS(nargsf), 2, NULL) and PyVectorcall_NARGS(nargsf) == 2:
+        return (<LoopCore>args[0]).new_task(<object>args[1], None)
+    return full_create_task(method, args, nargsf, names)
+
+
 cdef int shorten(object method, vectorcallfunc short, vectorcallfunc *full) except -1:
     cdef vectorcallfunc *slot = aio_vectorcall_of(method)
     if slot != NULL:
@@ -469,3 +482,4 @@ shorten(LoopCore.call_soon, short_call_soon, &full_call_soon)
 shorten(LoopCore.call_soon_threadsafe, short_call_soon_threadsafe, &full_call_soon_threadsafe)
 shorten(LoopCore.call_later, short_call_later, &full_call_later)
 shorten(LoopCore.call_at, short_call_at, &full_call_at)
+shorten(LoopCore.create_task, short_create_task, &full_create_task)

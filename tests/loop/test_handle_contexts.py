@@ -338,3 +338,23 @@ class TestUnusualCalls:
         loop.close()
         with pytest.raises(RuntimeError, match="Event loop is closed"):
             getattr(loop, name)(*CALLS[name])
+
+
+def test_create_task_without_and_with_options(any_loop) -> None:
+    async def coroutine():
+        return 5
+
+    plain = any_loop.create_task(coroutine())
+    named = any_loop.create_task(coroutine(), name="named")
+    through_the_class = type(any_loop).create_task(any_loop, coroutine())
+    assert [any_loop.run_until_complete(task) for task in (plain, named, through_the_class)] == [5] * 3
+    assert named.get_name() == "named"
+    assert plain.get_loop() is any_loop
+    for bad in (
+        any_loop.create_task,
+        lambda: any_loop.create_task(5),
+        lambda: type(any_loop).create_task(object(), 5),
+        lambda: any_loop.create_task(None, nam="x"),
+    ):
+        with pytest.raises((TypeError, AttributeError)):  # asyncio's own method knows no `self` of another class
+            bad()
