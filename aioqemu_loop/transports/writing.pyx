@@ -7,6 +7,7 @@ one after the other leave in one system call.
 
 from cpython.buffer cimport PyBUF_SIMPLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_FromStringAndSize
+from cpython.object cimport PyTypeObject
 
 import os
 import sys
@@ -18,6 +19,13 @@ from aioqemu_loop.system.libc cimport EAGAIN, ECANCELED, EINTR
 from aioqemu_loop.transports.base cimport FlowControlledTransport
 from aioqemu_loop.transports.engine cimport iovec
 from aioqemu_loop.transports.write_queue cimport WriteQueue
+
+cdef extern from *:
+    """
+    #include "aioqemu_loop/system/made_by_us.h"
+    AIO_MADE_BY_US(writing_transport)
+    """
+    void writing_transport_made_by_us(PyTypeObject *type)
 
 # This much, or more than the high-water mark, is sent before the callback that writes it returns, so pause_writing()
 # comes inside write() as in asyncio. Also asyncio's default high-water mark.
@@ -225,3 +233,6 @@ cdef class WritingTransport(FlowControlledTransport):
         self.queue.clear()
         self.blocked = False
         return 0
+
+
+writing_transport_made_by_us(<PyTypeObject *>WritingTransport)
