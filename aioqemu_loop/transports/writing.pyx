@@ -18,7 +18,7 @@ from aioqemu_loop.system.errors cimport os_error
 from aioqemu_loop.system.libc cimport EAGAIN, ECANCELED, EINTR
 from aioqemu_loop.transports.base cimport FlowControlledTransport
 from aioqemu_loop.transports.engine cimport iovec
-from aioqemu_loop.transports.write_queue cimport WriteQueue
+from aioqemu_loop.transports.write_queue cimport WriteQueue, bytes_of
 
 cdef extern from *:
     """
@@ -75,7 +75,7 @@ cdef class WritingTransport(FlowControlledTransport):
     def writelines(self, list_of_data):
         self.refuse_write("writelines")
         # All of them first: a bad one must not leave those before it half queued.
-        cdef list items = [data if isinstance(data, bytes) else bytes(memoryview(data)) for data in list_of_data]
+        cdef list items = [bytes_of(data) for data in list_of_data]
         if not items or not self.may_write():
             return
         if self.keeps_messages:
