@@ -55,7 +55,7 @@ cdef int64_t seconds_to_ns(double when) noexcept:
 
 
 # What a loop has until __init__() was called: it says that it is closed.
-cdef AioContext NO_CONTEXT = AioContext("poll")
+cdef AioContext NO_CONTEXT = AioContext("poll", 0)
 NO_CONTEXT.close()
 
 
