@@ -10,6 +10,7 @@ import ctypes
 import functools
 import os
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -210,6 +211,8 @@ ATTEMPTS = {
 
 @pytest.mark.parametrize("what", ATTEMPTS)
 def test_odd_buffers_are_sent_or_refused_as_by_asyncio(loop: Any, tls: Any, what: str) -> None:
+    if what.endswith("tls") and sys.version_info < (3, 11):
+        pytest.skip("3.10's SSLProtocol is another one")
     attempt = functools.partial(*ATTEMPTS[what], tls)
     for name, make in BUFFERS.items():
         reference = asyncio.SelectorEventLoop()  # a new one: its mistakes leave things behind
