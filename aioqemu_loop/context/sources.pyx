@@ -75,6 +75,8 @@ cdef class BottomHalf(Callback):
         """From any thread. Does nothing after delete()."""
         if self.deleted:
             return
+        if self.ready is None:
+            raise RuntimeError("bottom halves are made by AioContext.bh_new()")
         self.scheduled = True
         if not self.queued:
             self.queued = True
@@ -104,12 +106,14 @@ cdef class Timer(Callback):
 
     def mod_ns(self, int64_t expire_ns):
         """Run the callback once, not before the monotonic clock shows `expire_ns` (ns, as time.monotonic_ns())."""
+        check_made(self)
         self.armed = True
         self.heap.add(self, expire_ns)
         self.wakeup.notify()
 
     def delete(self):
         """QEMU's timer_del: forget the time that was set; mod_ns() may set another."""
+        check_made(self)
         self.armed = False
         self.heap.cancel(self)
 
@@ -123,6 +127,12 @@ cdef class Timer(Callback):
         self.armed = False
         self.callback()
         return 1
+
+
+cdef int check_made(Timer timer) except -1:
+    if timer.heap is None:
+        raise RuntimeError("timers are made by AioContext.timer_new()")
+    return 0
 
 
 cdef class Flushable(Runnable):

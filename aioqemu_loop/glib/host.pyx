@@ -29,7 +29,7 @@ cdef class MainContextHost:
     cdef pollfd *fds
     cdef int capacity
 
-    def __init__(self, main_context):
+    def __cinit__(self, main_context):
         self.glib = functions()
         cdef void *context = address_of(main_context)
         with nogil:

@@ -39,7 +39,7 @@ cdef class LoopSource:
     come out of the loop are kept for raise_failure().
     """
 
-    def __init__(self, GSource guest not None, main_context, int priority, on_stop, *, bint raises=False):
+    def __cinit__(self, GSource guest not None, main_context, int priority, on_stop, *, bint raises=False):
         self.glib = functions()
         cdef void *context = address_of(main_context)
         self.records = {}

@@ -71,10 +71,16 @@ cdef int64_t seconds_to_ns(double when) noexcept:
     return result
 
 
+# What a loop has until __init__() was called: it says that it is closed.
+cdef AioContext NO_CONTEXT = AioContext("poll", 0)
+NO_CONTEXT.close()
+
+
 cdef class LoopCore:
     """Native half of Loop."""
 
     def __cinit__(self, *args, **kwargs):
+        self.context = NO_CONTEXT
         self._callback_listeners = ()
         self._closed = True  # until BaseEventLoop.__init__ says otherwise; a loop that failed to start needs no close
 
@@ -99,7 +105,7 @@ cdef class LoopCore:
     cdef int note_replaced(self, object name) except -1:
         """Timers go by loop.time() and transports by loop.call_soon(), also where a test put another function there or a
         subclass has its own."""
-        if self.context is None:
+        if self.context is NO_CONTEXT:
             return 0  # __init__ will ask
         if name == "time":
             own = getattr(self.time, "__func__", self.time) is LoopCore.time

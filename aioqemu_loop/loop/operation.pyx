@@ -3,6 +3,7 @@
 Cancelling only asks: the kernel uses the operation's memory until its last completion, so the await ends with that.
 """
 
+from cpython.object cimport PyTypeObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 from posix.unistd cimport close as close_fd
@@ -13,6 +14,13 @@ from aioqemu_loop.system.libc cimport ECANCELED
 from aioqemu_loop.uring.abi cimport aio_sqe
 
 import asyncio
+
+cdef extern from *:
+    """
+    #include "aioqemu_loop/system/made_by_us.h"
+    AIO_MADE_BY_US(operation)
+    """
+    void operation_made_by_us(PyTypeObject *type)
 
 
 class Outcome(asyncio.Future):
@@ -25,7 +33,7 @@ class Outcome(asyncio.Future):
             return False
         self.asked = True
         self.message = msg
-        (<Operation>self.operation).loop.context.cancel_sqe(<Operation>self.operation)
+        (<Operation?>self.operation).loop.context.cancel_sqe(<Operation>self.operation)
         return True
 
     def end(self, result):
@@ -39,9 +47,6 @@ class Outcome(asyncio.Future):
 cdef class Operation(CqeHandler):
     """Prepare `sqe`, then await it: what the kernel returned, or -errno. -ECANCELED: it has not happened, the loop has no ring
     (any more). `result` is the same, also where the await was cancelled."""
-
-    def __init__(self, *args, **kwargs):
-        raise TypeError("operations are made by the loop's methods")
 
     def __await__(self):
         future = Outcome(loop=self.loop)
@@ -86,3 +91,6 @@ cdef Operation new_operation(LoopCore loop, int opcode, int fd, uint64_t address
     sqe.len = size
     sqe.off = <uint64_t>offset
     return operation
+
+
+operation_made_by_us(<PyTypeObject *>Operation)

@@ -7,7 +7,7 @@ Compiled classes cannot inherit from asyncio.Transport (slots; a crash), so each
 Python class which does: isinstance() is True.
 """
 
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyTypeObject
 from libc.errno cimport ENOTSOCK
 from posix.fcntl cimport F_GETFD, fcntl
 
@@ -28,6 +28,15 @@ cdef extern from "Python.h":
     object PyContext_CopyCurrent()
     Py_ssize_t PY_SSIZE_T_MAX
 
+cdef extern from *:
+    """
+    #include "aioqemu_loop/system/made_by_us.h"
+    AIO_MADE_BY_US(base_transport)
+    AIO_MADE_BY_US(flow_controlled_transport)
+    """
+    void base_transport_made_by_us(PyTypeObject *type)
+    void flow_controlled_transport_made_by_us(PyTypeObject *type)
+
 cdef object Socket = socket.socket
 # Files whose fd was closed by somebody else, and is somebody else's now: their end must not close it again.
 cdef list lost_files = []
@@ -40,9 +49,6 @@ cdef class BaseTransport(Sink):
 
     def __cinit__(self):
         self.fd = -1
-
-    def __init__(self, *args, **kwargs):
-        raise TypeError(f"{type(self).__name__} objects are made by the loop's methods")
 
     cdef int set_up(self, AioContext context, object loop, int fd, object file, object protocol, dict extra,
                     object given_context, object py_context=None) except -1:
@@ -338,3 +344,7 @@ cdef tuple water_marks(object high, object low, Py_ssize_t default_high):
     if not high >= low >= 0:
         raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
     return int(min(high, PY_SSIZE_T_MAX)), int(min(low, PY_SSIZE_T_MAX))
+
+
+base_transport_made_by_us(<PyTypeObject *>BaseTransport)
+flow_controlled_transport_made_by_us(<PyTypeObject *>FlowControlledTransport)

@@ -2,11 +2,13 @@ import asyncio
 import socket
 from typing import Any
 
+from typing_extensions import Self
+
 from aioqemu_loop.context.aio_context import AioContext
 
 class DatagramTransport(asyncio.DatagramTransport):
-    def __init__(
-        self,
+    def __new__(
+        cls,
         context: AioContext,
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
@@ -14,4 +16,4 @@ class DatagramTransport(asyncio.DatagramTransport):
         address: Any,
         waiter: asyncio.Future[None] | None,
         extra: dict[str, Any] | None,
-    ) -> None: ...
+    ) -> Self: ...

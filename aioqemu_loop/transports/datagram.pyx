@@ -85,7 +85,7 @@ cdef class DatagramEngine(ReadinessEngine):
 cdef class DatagramTransport(FlowControlledTransport):
     """asyncio.DatagramTransport. Made by loop.create_datagram_endpoint."""
 
-    def __init__(self, AioContext context not None, loop, sock, protocol, address, waiter, extra):
+    def __cinit__(self, AioContext context not None, loop, sock, protocol, address, waiter, extra):
         cdef DatagramEngine engine = DatagramEngine.__new__(DatagramEngine)
         extra = {**(extra or {}), "socket": trsock.TransportSocket(sock), "sockname": name_or_none(sock.getsockname)}
         if "peername" not in extra:

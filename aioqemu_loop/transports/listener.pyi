@@ -4,12 +4,14 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import Any
 
+from typing_extensions import Self
+
 from aioqemu_loop.context.aio_context import AioContext
 from aioqemu_loop.context.sources import OwnedHandler
 
 class Listener(OwnedHandler):
-    def __init__(
-        self,
+    def __new__(
+        cls,
         context: AioContext,
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
@@ -19,5 +21,5 @@ class Listener(OwnedHandler):
         backlog: int,
         py_context: Context | None,
         hand_over: Callable[[socket.socket, Any, Context | None], None] | None = None,
-    ) -> None: ...
+    ) -> Self: ...
     def close(self) -> None: ...

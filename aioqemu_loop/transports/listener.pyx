@@ -58,7 +58,7 @@ cdef class Listener(OwnedHandler):
     None: connections get copies of the current one. `hand_over(sock, peername, py_context)`, where it is not None, gets what
     is accepted: protocol and transport are made elsewhere then."""
 
-    def __init__(self, AioContext context not None, loop, sock, protocol_factory, make_tls, server, int backlog,
+    def __cinit__(self, AioContext context not None, loop, sock, protocol_factory, make_tls, server, int backlog,
                  py_context, hand_over=None):
         self.context = context
         self.ready = context.ready

@@ -65,7 +65,7 @@ cdef bint is_device(int fd) except -1:
 cdef class ReadPipeTransport(BaseTransport):
     """asyncio.ReadTransport. Made by loop.connect_read_pipe."""
 
-    def __init__(self, AioContext context not None, loop, pipe, protocol, waiter, extra):
+    def __cinit__(self, AioContext context not None, loop, pipe, protocol, waiter, extra):
         cdef int fd = pipe_fd(pipe, "Pipe transport is for pipes/sockets only.")
         self.engine = new_pipe_engine(context, self, fd)
         self.engine.known_pollable = not is_device(fd)
@@ -121,7 +121,7 @@ cdef class ReadPipeTransport(BaseTransport):
 cdef class WritePipeTransport(WritingTransport):
     """asyncio.WriteTransport. Made by loop.connect_write_pipe."""
 
-    def __init__(self, AioContext context not None, loop, pipe, protocol, waiter, extra):
+    def __cinit__(self, AioContext context not None, loop, pipe, protocol, waiter, extra):
         cdef int fd = pipe_fd(pipe, "Pipe transport is only for pipes, sockets and character devices")
         cdef PipeEngine engine = new_pipe_engine(context, self, fd)
         self.what = "pipe transport"

@@ -101,6 +101,8 @@ cdef class ReadinessEngine(Engine):
         count_received(&self.context.counters, got)
         if got > 0 and self.edge and (more or got == size):
             self.read_again(revents)  # queued first: the protocol may raise
+        elif got == 0 and self.edge:
+            self.readable = True  # the end stays, but is not reported again: for read_on() after a pause
         try:
             sink.received(got)
         except (SystemExit, KeyboardInterrupt):

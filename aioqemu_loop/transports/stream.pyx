@@ -6,7 +6,7 @@ much. Writing: see `writing`.
 
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_DECREF
 from libc.errno cimport errno
 from posix.unistd cimport close as close_fd
@@ -34,6 +34,13 @@ cdef extern from "<sys/socket.h>" nogil:
 cdef extern from "Python.h":
     PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size) except NULL
     int _PyBytes_Resize(PyObject **data, Py_ssize_t size) except -1
+
+cdef extern from *:
+    """
+    #include "aioqemu_loop/system/made_by_us.h"
+    AIO_MADE_BY_US(stream_transport)
+    """
+    void stream_transport_made_by_us(PyTypeObject *type)
 
 # After a read of this size the next one goes into a bytes object that is then cut to size. Copying what is smaller out of the
 # scratch buffer, which is in the cache, costs less than that.
@@ -402,3 +409,6 @@ def make_stream_transport(AioContext context not None, loop, sock, protocol, wai
     """A transport for a connected non-blocking socket object. `py_context`: see new_stream_transport."""
     return new_stream_transport(context, loop, sock.fileno(), sock, sock.family, sock.type, sock.proto, protocol,
                                 waiter, extra, server, py_context)
+
+
+stream_transport_made_by_us(<PyTypeObject *>StreamTransport)

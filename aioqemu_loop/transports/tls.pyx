@@ -70,12 +70,10 @@ cdef class TLSTransport(TLSWriting):
     _start_tls_compatible = True
     _sendfile_compatible = constants._SendfileMode.FALLBACK
 
-    def __cinit__(self):
+    def __cinit__(self, AioContext context not None, loop, protocol, sslcontext, waiter, *, server_side=False,
+                  server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None,
+                  call_connection_made=True, writing_paused=False):
         self.closed = True  # nothing to warn of yet
-
-    def __init__(self, AioContext context not None, loop, protocol, sslcontext, waiter, *, server_side=False,
-                 server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None,
-                 call_connection_made=True, writing_paused=False):
         self.context = context
         self._loop = loop
         self.waiter = waiter

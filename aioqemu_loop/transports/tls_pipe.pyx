@@ -80,7 +80,7 @@ cdef int follow(Framing *framing, const char *data, Py_ssize_t size) noexcept:
 cdef class TLSPipe:
     """One SSLObject of `sslcontext`. Errors of TLS are the ssl module's exceptions."""
 
-    def __init__(self, sslcontext, bint server_side, server_hostname):
+    def __cinit__(self, sslcontext, bint server_side, server_hostname):
         self.incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
         self.ssl_object = sslcontext.wrap_bio(

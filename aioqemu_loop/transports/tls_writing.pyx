@@ -12,7 +12,7 @@ from aioqemu_loop.context.core cimport SCRATCH_SIZE
 from aioqemu_loop.transports.base cimport tell_flow, water_marks
 from aioqemu_loop.transports.stream cimport Layer, StreamTransport
 from aioqemu_loop.transports.tls_pipe cimport TLSPipe
-from aioqemu_loop.transports.write_queue cimport WriteQueue
+from aioqemu_loop.transports.write_queue cimport WriteQueue, bytes_of
 
 cdef int LOG_THRESHOLD = constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
 # asyncio's high-water mark for TLS (3.11 on); the low one is a quarter.
@@ -53,7 +53,7 @@ cdef class TLSWriting(Layer):
             raise TypeError(f"data: expecting a bytes-like instance, got {type(data).__name__}")
         if not data or self.lost_write():
             return
-        self.queue.append(data if PyBytes_CheckExact(data) else bytes(memoryview(data)), 0)
+        self.queue.append(bytes_of(data), 0)
         if self.state != OPEN or self.below_paused:
             self.flow_control()
         elif self.context.dispatching and self.queue.size < GATHER_MAX and self.queue.size < self.write_high:
@@ -63,7 +63,7 @@ cdef class TLSWriting(Layer):
 
     def writelines(self, list_of_data):
         # All of them first: a bad one must not leave those before it half queued.
-        cdef list items = [data if isinstance(data, bytes) else bytes(memoryview(data)) for data in list_of_data]
+        cdef list items = [bytes_of(data) for data in list_of_data]
         if not items or self.lost_write():
             return
         for data in items:

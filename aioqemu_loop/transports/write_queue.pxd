@@ -24,3 +24,6 @@ cdef class WriteQueue:
     cdef object first(self)
     cdef int make_room(self) except -1
     cdef int drop_first(self) noexcept
+
+
+cdef bytes bytes_of(object data)

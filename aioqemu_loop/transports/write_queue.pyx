@@ -1,6 +1,7 @@
 """What a transport still has to send: an iovec array over bytes objects that are held, not copied."""
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.buffer cimport PyBUF_SIMPLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -105,3 +106,16 @@ cdef class WriteQueue:
             PyMem_Free(self.chunks)
             self.use_inline()
         return 0
+
+
+cdef bytes bytes_of(object data):
+    """A bytes object itself, a copy of any other buffer. Raises TypeError where it is none, BufferError where its memory is not
+    contiguous: other transports send from where it is, and then cannot."""
+    cdef Py_buffer view
+    if PyBytes_CheckExact(data):
+        return data
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        return PyBytes_FromStringAndSize(<char *>view.buf, view.len)
+    finally:
+        PyBuffer_Release(&view)

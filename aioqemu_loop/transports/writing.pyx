@@ -7,6 +7,7 @@ one after the other leave in one system call.
 
 from cpython.buffer cimport PyBUF_SIMPLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_CheckExact, PyBytes_FromStringAndSize
+from cpython.object cimport PyTypeObject
 
 import os
 import sys
@@ -17,7 +18,14 @@ from aioqemu_loop.system.errors cimport os_error
 from aioqemu_loop.system.libc cimport EAGAIN, ECANCELED, EINTR
 from aioqemu_loop.transports.base cimport FlowControlledTransport
 from aioqemu_loop.transports.engine cimport iovec
-from aioqemu_loop.transports.write_queue cimport WriteQueue
+from aioqemu_loop.transports.write_queue cimport WriteQueue, bytes_of
+
+cdef extern from *:
+    """
+    #include "aioqemu_loop/system/made_by_us.h"
+    AIO_MADE_BY_US(writing_transport)
+    """
+    void writing_transport_made_by_us(PyTypeObject *type)
 
 # This much, or more than the high-water mark, is sent before the callback that writes it returns, so pause_writing()
 # comes inside write() as in asyncio. Also asyncio's default high-water mark.
@@ -67,7 +75,7 @@ cdef class WritingTransport(FlowControlledTransport):
     def writelines(self, list_of_data):
         self.refuse_write("writelines")
         # All of them first: a bad one must not leave those before it half queued.
-        cdef list items = [data if isinstance(data, bytes) else bytes(memoryview(data)) for data in list_of_data]
+        cdef list items = [bytes_of(data) for data in list_of_data]
         if not items or not self.may_write():
             return
         if self.keeps_messages:
@@ -225,3 +233,6 @@ cdef class WritingTransport(FlowControlledTransport):
         self.queue.clear()
         self.blocked = False
         return 0
+
+
+writing_transport_made_by_us(<PyTypeObject *>WritingTransport)

@@ -232,6 +232,58 @@ class TestHalfClose:
 
         loop.run_until_complete(main())
 
+    @pytest.mark.parametrize("kind", ["plain", "buffered", "blocked"])
+    @pytest.mark.parametrize("together", [True, False], ids=["at once", "turns between"])
+    def test_a_pause_after_the_end_has_it_told_once_more(
+        self, run, pair, connect, recorder, buffered_recorder, turns, kind, together
+    ):
+        """resume_reading() looks at the socket anew, and the end is still there. Once for each pause, as in asyncio."""
+        ours, peer = pair
+
+        async def main():
+            protocol = (buffered_recorder if kind == "buffered" else recorder)(eof_received=lambda self: True)
+            transport = await connect(ours, protocol)
+            if kind == "blocked":
+                transport.write(bytes(20_000_000))
+            peer.sendall(b"question")
+            peer.shutdown(socket.SHUT_WR)
+            for times in range(1, 4):
+                await protocol.until(lambda times=times: protocol.names.count("eof_received") == times)
+                transport.resume_reading()  # nothing is paused
+                await turns(20)
+                assert protocol.names.count("eof_received") == times
+                transport.pause_reading()
+                if not together:
+                    await turns(20)
+                assert protocol.names.count("eof_received") == times
+                transport.resume_reading()
+            transport.abort()
+            await protocol.until_lost()
+            assert protocol.data == b"question"
+
+        run(main())
+
+    def test_a_pause_in_eof_received_does_not(self, run, pair, connect, recorder, turns):
+        ours, peer = pair
+
+        def pause_once(protocol):
+            if protocol.names.count("eof_received") == 1:
+                protocol.transport.pause_reading()
+                protocol.transport.resume_reading()
+            return True
+
+        async def main():
+            protocol = recorder(eof_received=pause_once)
+            transport = await connect(ours, protocol)
+            peer.shutdown(socket.SHUT_WR)
+            await protocol.until_called("eof_received")
+            await turns(20)
+            assert protocol.names.count("eof_received") == 1  # it returned True: that ends reading
+            transport.close()
+            await protocol.until_lost()
+
+        run(main())
+
 
 class TestErrors:
     @pytest.mark.parametrize("busy", [False, True], ids=["idle", "writing"])
