@@ -4,6 +4,7 @@ Text waits unencrypted while the transport below has enough.
 """
 
 from cpython.bytes cimport PyBytes_CheckExact
+from cpython.object cimport PyTypeObject
 
 from asyncio import constants, exceptions
 from asyncio.log import logger
@@ -13,6 +14,13 @@ from aioqemu_loop.transports.base cimport tell_flow, water_marks
 from aioqemu_loop.transports.stream cimport Layer, StreamTransport
 from aioqemu_loop.transports.tls_pipe cimport TLSPipe
 from aioqemu_loop.transports.write_queue cimport WriteQueue, bytes_of
+
+cdef extern from *:
+    """
+    #include "aioqemu_loop/system/made_by_us.h"
+    AIO_MADE_BY_US(tls_writing)
+    """
+    void tls_writing_made_by_us(PyTypeObject *type)
 
 cdef int LOG_THRESHOLD = constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
 # asyncio's high-water mark for TLS (3.11 on); the low one is a quarter.
@@ -167,3 +175,6 @@ cdef class TLSWriting(Layer):
                 "protocol": self.protocol,
             })
         return 0
+
+
+tls_writing_made_by_us(<PyTypeObject *>TLSWriting)

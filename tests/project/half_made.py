@@ -168,6 +168,7 @@ def try_functions(package: str) -> None:
 
 
 def live_loop() -> aioqemu_loop.Loop:
+    asyncio._set_running_loop(None)  # type: ignore[attr-defined]  # what _run_forever_setup() (3.13) has left
     loop = aioqemu_loop.new_event_loop()
     loop.call_soon(loop.stop)
     loop.run_forever()

@@ -41,7 +41,9 @@ def test_an_fd_closed_by_the_object_is_told() -> None:
     assert half_made.in_fork(half_made.try_subject, Closer, Closer) == "SIGABRT at closing of an fd by Closer.close()"
 
 
-@pytest.mark.parametrize("name", ["base.BaseTransport", "base.FlowControlledTransport", "writing.WritingTransport"])
+@pytest.mark.parametrize(
+    "name", ["base.BaseTransport", "base.FlowControlledTransport", "writing.WritingTransport", "tls_writing.TLSWriting"]
+)
 def test_what_only_the_loop_makes_is_refused(name: str) -> None:
     module, _, cls = name.partition(".")
     kind = getattr(__import__(f"aioqemu_loop.transports.{module}", fromlist=[cls]), cls)
