@@ -211,7 +211,7 @@ cdef class DatagramTransport(FlowControlledTransport):
     def sendto(self, data, addr=None):
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
-        if not data and not SENDS_EMPTY:
+        if not SENDS_EMPTY and not data:  # in this order: a view without dimensions has no length
             return
         if self.remote:
             if addr not in (None, self.remote):
