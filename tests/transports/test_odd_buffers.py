@@ -200,7 +200,8 @@ def agree(name: str, ours: Any, reference: Any) -> bool:
         return True
     buffer = BUFFERS[name]()
     if name in NOT_CONTIGUOUS:  # the types of a socket's send(), and of b"".join() or bytearray.extend()
-        return ours == {BufferError} and reference == {TypeError}
+        nothing = name == "empty and strided" and reference in (b"", b"<>")  # 3.14's writelines() passes it over
+        return ours == {BufferError} and (nothing or reference == {TypeError})
     if name == "released":
         return ours == {ValueError} and reference == {TypeError}
     if not isinstance(ours, bytes):
