@@ -7,6 +7,7 @@ digest of its numbers, by which a test sees that it is out of date.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
 PICTURES = ROOT / "docs" / "pictures"
 COLOURS = {"io_uring": "#f58518", "epoll": "#54a24b", "poll": "#eeca3b", "zuvloop": "#72b7b2", "threads": "#4c78a8"}
+COLOURS |= {"rloop": "#b279a2", "rsloop": "#9d755d"}
 Bars = dict[str, dict[str, float]]  # of each row, the value of each series
 
 
@@ -32,7 +34,8 @@ def table(first: str) -> tuple[list[str], list[list[str]]]:
 
 
 def number(cell: str) -> float:
-    return float(re.sub(r"[^\d.]", "", cell))
+    """NaN where there is none, a dash."""
+    return float(re.sub(r"[^\d.]", "", cell) or "nan")
 
 
 def ratios_to_uvloop() -> Bars:
@@ -40,7 +43,7 @@ def ratios_to_uvloop() -> Bars:
     at = {
         "io_uring": header.index("io_uring (default)"),
         "epoll": header.index("epoll"),
-        "zuvloop": header.index("zuvloop"),
+        **{name: header.index(name) for name in ("zuvloop", "rloop", "rsloop")},
     }
     return {row[0]: {name: number(row[i]) for name, i in at.items()} for row in rows}
 
@@ -90,13 +93,14 @@ def draw(plt: Any, bars: Bars, title: str, logarithmic: bool, path: Path) -> Non
     """Horizontal bars, the page's first row on top, with the number at the end of each."""
     series = list(next(iter(bars.values())))
     thick = 0.8 / len(series)
-    figure, axes = plt.subplots(figsize=(9, 0.9 + 0.36 * len(bars)), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9, 0.9 + 0.12 * len(series) * len(bars)), layout="constrained")
     for i, name in enumerate(series):
         y = [row + i * thick for row in range(len(bars))]
         values = [each[name] for each in bars.values()]
         axes.barh(y, values, height=thick * 0.92, color=COLOURS[name], label=name)
         for at, value in zip(y, values, strict=True):
-            axes.text(value, at, f" {value:.3g}", va="center", fontsize=6)
+            if not math.isnan(value):
+                axes.text(value, at, f" {value:.3g}", va="center", fontsize=6)
     if logarithmic:
         axes.set_xscale("log")
         axes.set_xlim(left=0.1)
