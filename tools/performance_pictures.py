@@ -76,7 +76,7 @@ def glib_to_gi_events() -> Bars:
 
 # file name -> its numbers, its title, and whether the axis is logarithmic
 ALL: dict[str, tuple[Callable[[], Bars], str, bool]] = {
-    "rates": (ratios_to_uvloop, "Operations per second, uvloop = 1 (more is better)", False),
+    "rates": (ratios_to_uvloop, "Operations per second, uvloop = 1 (more is better)", True),
     "cpu": (cpu_to_uvloop, "CPU time per operation, uvloop = 1 (less is better)", False),
     "files": (files_to_aiofiles, "File operations per second, aiofiles on asyncio = 1 (more is better)", True),
     "glib": (glib_to_gi_events, "Inside GLib: operations per second, PyGObject's gi.events = 1", False),
