@@ -36,6 +36,8 @@ cdef class IOUringFDMon(FDMon):
     cdef bint closed
     cdef bint parked
     cdef bint one_shot_only
+    # Tokens of the polls that were under way when the first multishot poll was refused.
+    cdef set early_polls
     cdef readonly bint overflowed
     cdef dict outside
     cdef dict half_closed
@@ -56,6 +58,7 @@ cdef class IOUringFDMon(FDMon):
     cdef int make_room(self, ReadyList ready_list) except -1
     cdef int harvest(self, ReadyList ready_list) except -1
     cdef int complete(self, aio_cqe cqe, ReadyList ready_list) except -1
+    cdef bint was_multishot(self, AioHandler handler, uint64_t token) except -1
     cdef int cancel(self, AioHandler handler, ReadyList ready_list) except -1
     cdef int arm(self, AioHandler handler, bint receiving, ReadyList ready_list) except -1
     cdef bint can_receive(self) except -1

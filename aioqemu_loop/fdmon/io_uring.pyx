@@ -65,8 +65,7 @@ cdef class IOUringFDMon(FDMon):
         self.has_ring = True
         self.slots = SlotTable()
         self.operations = Operations()
-        self.submit_list = []
-        self.unarmed = []
+        self.submit_list, self.unarmed, self.early_polls = [], [], set()
         self.tidy_at = TIDY_MIN
         self.outside = {}
         self.half_closed = {}
@@ -367,15 +366,12 @@ cdef class IOUringFDMon(FDMon):
                 self.mark_dirty(handler)  # a receive waits for the end of this poll
             return 0
         if revents < 0:
-            if revents == -EINVAL and (handler.edge or handler in self.half_closed) and not self.one_shot_only:
-                self.one_shot_only = True  # multishot polls came with 5.13
-                self.edge = False
-            elif revents in SHORTAGES:
+            if revents in SHORTAGES:
                 if not self.unarmed:
                     self.arm_again_ns = clock_ns() + SHORTAGE_NS
                 self.unarmed.append(handler)
                 return 0
-            elif revents != -ECANCELED:
+            if revents != -ECANCELED and not (revents == -EINVAL and self.was_multishot(handler, cqe.user_data)):
                 # The file is gone (EBADF) or refuses. Told once, as poll(2) would, and not armed again.
                 ready_list.push(handler, POLLNVAL if revents == -EBADF else POLLNVAL | POLLERR)
                 return 0
@@ -395,6 +391,13 @@ cdef class IOUringFDMon(FDMon):
         if revents:
             ready_list.push(handler, revents)
         return 0
+
+    cdef bint was_multishot(self, AioHandler handler, uint64_t token) except -1:
+        """Whether a poll was refused for being multishot, of 5.13. From now on none is; others under way will be refused."""
+        if not self.one_shot_only and (handler.edge or handler in self.half_closed):
+            self.one_shot_only, self.edge = True, False
+            self.early_polls = {(<AioHandler>item).mon_token for item in self.slots.handlers if item is not None} | {token}
+        return token in self.early_polls
 
     cdef int received(self, AioHandler handler, aio_cqe cqe) except -1:
         """A completion of a receive, which may have been cancelled: bytes count all the same."""

@@ -193,6 +193,25 @@ def overflow(level: str, seconds: str) -> None:
     print(aioqemu_loop.run(run(), fdmon=monitor), monitor.overflowed)
 
 
+def first_polls(level: str) -> None:
+    """Connections that are all made before the kernel has said what it thinks of the first poll."""
+
+    async def run() -> None:
+        pairs = [socket.socketpair() for _ in range(4)]
+        streams = await asyncio.gather(*(asyncio.open_connection(sock=near) for near, _ in pairs))
+        for _ in range(3):
+            for _, far in pairs:
+                far.send(b"x")
+            got = await asyncio.wait_for(asyncio.gather(*(reader.read(10) for reader, _ in streams)), 10)
+            assert got == [b"x"] * 4
+        for (_, writer), (_, far) in zip(streams, pairs, strict=True):
+            writer.close()
+            far.close()
+
+    faults.arm(Plan("sqe_poll", errno.ENOMEM, level=int(level)))  # the wake-up's, which would have been told first
+    aioqemu_loop.run(run(), fdmon="io_uring")
+
+
 def paused_readers(backend: str) -> None:
     """A thousand connections that read nothing, and more data for them than the shared buffers hold: another one goes
     on as if they were not there, and in the end they get every byte."""
