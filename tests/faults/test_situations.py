@@ -32,7 +32,7 @@ def test_a_thousand_paused_readers(situation, fdmon):
 
 @pytest.mark.parametrize("level", [511, 519])
 def test_connections_made_together_on_an_old_kernel(situation, level):
-    """5.11 has no multishot polls, and says so of each. Only the first was asked for again in another way, and where memory
+    """5.11 has no multishot polls, and says so of each. Only the first was asked for again in another way; where memory
     was short for the wake-up's, which is alone, that was one of several."""
     situation("first_polls", level)
 
