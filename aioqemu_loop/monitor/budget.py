@@ -10,7 +10,7 @@ from typing import TypeVar
 # CPU seconds per second, and at once after a quiet time.
 SHARE = 0.2
 BURST = 0.25
-# Things that are described without a look at the budget: less than 10 ms.
+# Things that are described at once, without a look at the budget: less than 10 ms.
 SLICE = 100
 
 T = TypeVar("T")
@@ -40,9 +40,10 @@ class Budget:
                 await asyncio.sleep(pause)
 
     async def map(self, describe: Callable[[T], U], things: Sequence[T]) -> list[U]:
-        """[describe(thing) for thing in things], not faster than there is something left."""
+        """[describe(thing) for thing in things], not faster than there is something left; others come between."""
         found: list[U] = []
         for first in range(0, len(things), SLICE):
+            await asyncio.sleep(0)
             await self.wait()
             found += [describe(thing) for thing in things[first : first + SLICE]]
         return found
