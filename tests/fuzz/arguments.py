@@ -23,6 +23,7 @@ SEEDS = [bytes([kind, *b"\x03\x05\x01rb+\x00\x00"]) for kind in range(4)] + [
 ]
 # What may come of anything that is no number, name or file. All else is a mistake of ours.
 MISTAKES = (TypeError, ValueError, OverflowError, KeyError, OSError, RuntimeError, LookupError)
+FDMONS = ["poll", "epoll", "io_uring"]
 MODES = ["r", "w", "x", "a", "rb", "r+", "wb+", "ab", "t", "", "rt", "rw", "U", "rbt", "r\0", "w++", "b"]
 
 
@@ -34,6 +35,16 @@ def loops() -> tuple[aioqemu_loop.Loop, asyncio.AbstractEventLoop]:
 @functools.cache
 def context(fdmon: str) -> AioContext:
     return AioContext(fdmon)
+
+
+def end() -> None:
+    """Closes them; who uses this target later gets new ones."""
+    for loop in loops():
+        loop.close()
+    for fdmon in FDMONS:
+        context(fdmon).close()
+    loops.cache_clear()
+    context.cache_clear()
 
 
 @functools.cache
@@ -86,7 +97,7 @@ def descriptors(choices: Choices) -> None:
             for loop in (mine, theirs)
         ]
         assert results[0] == results[1], (fd, callback, results)
-        at = context(choices.of(["poll", "epoll", "io_uring"]))
+        at = context(choices.of(FDMONS))
         outcome(at.set_fd_handler, fd, callback, choices.of([None, print]))
         outcome(at.poll, False)
         outcome(at.set_fd_handler, fd, None, None)

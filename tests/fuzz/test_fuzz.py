@@ -19,13 +19,15 @@ FOUND = {
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_a_few(name: str) -> None:
+def test_a_few(name: str, no_leaks: None, request: pytest.FixtureRequest) -> None:
     if name == "tls":
         pytest.importorskip("cryptography")
         if sys.version_info < (3, 11):
             pytest.skip("asyncio's TLS is another up to 3.10")
     target = importlib.import_module(f"tests.fuzz.{name}")
     source = random.Random(name)
+    if hasattr(target, "end"):
+        request.addfinalizer(target.end)
     for data in [*target.SEEDS, *map(bytes.fromhex, FOUND.get(name, []))]:
         target.target(data)
     for _ in range(COUNTS[name]):

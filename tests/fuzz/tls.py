@@ -104,6 +104,12 @@ def loop_of_ours() -> aioqemu_loop.Loop:
     return aioqemu_loop.new_event_loop(fdmon="poll")
 
 
+def end() -> None:
+    """Closes it; who uses this target later gets a new one."""
+    loop_of_ours().close()
+    loop_of_ours.cache_clear()
+
+
 def ours(loop: Any, protocol: Any, context: Any, waiter: Any, server_side: bool) -> Any:
     return TLSTransport(
         loop.context,
