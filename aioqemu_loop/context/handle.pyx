@@ -35,7 +35,7 @@ cdef extern from *:
     """
     #include "aioqemu_loop/system/freelist.h"
     AIO_FREELIST(aio_handles, 1024)
-    AIO_FREELIST(aio_threadsafe_handles, 256)
+    AIO_FREELIST(aio_threadsafe_handles, 1024)
     AIO_FREELIST(aio_timer_handles, 1024)
 
     /* Whether the current context holds no variable. `context` is in the public struct of a thread's state, of which no

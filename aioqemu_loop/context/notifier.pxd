@@ -18,9 +18,11 @@ cdef class Wakeup:
     cdef uint32_t written
 
     cdef inline int notify(self) except -1:
-        """Work was published: wake the context if it sleeps. Pairs with the fence in AioContext.look()."""
-        aio_store_release(&self.notified, 1)
-        aio_fence()
+        """Work was published: wake the context if it sleeps. Pairs with the fence in AioContext.look(). Under the GIL, as is
+        whatever clears `notified`: where it is set the fence has been made."""
+        if not aio_load_relaxed(&self.notified):
+            aio_store_release(&self.notified, 1)
+            aio_fence()
         if aio_load_relaxed(&self.notify_me) and not self.written:
             self.event.set()
             self.written = 1
