@@ -13,6 +13,7 @@ DEFAULT_SHAPES = {(1, "1KiB"), (50, "1KiB"), (50, "64KiB")}  # of echo workloads
 ECHO_MODES = ("protocol", "buffered", "streams", "sock")
 BULK_CHUNK = 65536
 IDLE = 10_000
+PACES = (1000, 10_000, 50_000)  # messages per second
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,9 @@ def _echo() -> Iterator[Workload]:
     for size_b in (64, 1200):
         load = _load(connections=50, size=size_b)
         yield Served(f"udp/50x{size_b}B", "datagram", "load_echo", load, "udp", operation="datagram")
+    for pace in PACES:  # what poll mode costs; --unpinned
+        load = _load(connections=8, size=64, pace=pace)
+        yield Served(f"pace/{pace}", "protocol", "load_echo", load, operation="message", limit=True, default=False)
     load = _load(connections=1, size=1024, idle=IDLE)
     yield Served(f"idle/{IDLE}", "protocol", "load_echo", load, operation="message", limit=True)
 

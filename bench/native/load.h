@@ -26,6 +26,7 @@ static struct {
     size_t size;            /* bytes of a message */
     size_t reply;           /* bytes of the answer where it is not an echo */
     size_t idle;            /* connections that are open beside the busy ones */
+    size_t pace;            /* messages per second, where not each answer is followed by the next message at once */
     bool up, down;          /* bulk: bytes to the server, from the server */
     double seconds, warmup; /* measured, and before that */
     const char *pid;        /* of the server, to read its CPU time */
@@ -50,6 +51,8 @@ static inline void read_options(int count, char **words)
             option.reply = (size_t)atol(value);
         else if (!strcmp(words[i], "idle"))
             option.idle = (size_t)atol(value);
+        else if (!strcmp(words[i], "pace"))
+            option.pace = (size_t)atol(value);
         else if (!strcmp(words[i], "up"))
             option.up = atoi(value) != 0;
         else if (!strcmp(words[i], "down"))

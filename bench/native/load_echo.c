@@ -1,12 +1,15 @@
 /*
  * Load for an echo server.
  *
- *   load_echo ADDRESS connections=N size=BYTES seconds=S [warmup=S] [reply=BYTES] [idle=N] [pid=PID]
+ *   load_echo ADDRESS connections=N size=BYTES seconds=S [warmup=S] [reply=BYTES] [idle=N] [pace=N] [pid=PID]
  *
  * Closed loop: a connection has one message on its way. It sends `size` bytes, waits for all of them to come back,
  * checks the sequence number that stands at both ends of them, and sends the next. With `reply`, so many bytes of
  * anything are the answer. `idle` connections are opened first, echo one message each, and then stay silent; the
  * memory that each has cost the server is printed. "udp:" before the address makes every message a datagram.
+ *
+ * With `pace`, so many messages per second are sent, each by a connection that has none on its way. This program then
+ * never sleeps: what is measured is what the server does in between. Where all connections wait, the message is left out.
  */
 
 #define _GNU_SOURCE
@@ -21,6 +24,7 @@
 struct connection {
     struct stream stream;
     bool wants_out;         /* EPOLLOUT is armed: the socket buffer was full */
+    bool resting;           /* has no message on its way */
     uint64_t sequence;
     uint64_t began_ns;
     size_t sent, received;
@@ -66,6 +70,7 @@ static void send_next(struct connection *connection, uint64_t began_ns)
     memcpy(connection->out, &connection->sequence, SEQUENCE_SIZE);
     memcpy(connection->out + option.size - SEQUENCE_SIZE, &connection->sequence, SEQUENCE_SIZE);
     connection->sent = connection->received = 0;
+    connection->resting = false;
     connection->began_ns = began_ns;
     send_rest(connection);
 }
@@ -98,7 +103,25 @@ static bool receive(struct connection *connection)
     return true;
 }
 
-/* Keep all connections busy until then. What is under way at the end stays so, for the next call. */
+static void send_when_due(uint64_t now)
+{
+    static uint64_t due_ns;
+    static size_t turn;
+
+    if (now < due_ns)
+        return;
+    due_ns = (now - due_ns < NS_PER_S ? due_ns : now) + NS_PER_S / option.pace;
+    for (size_t i = 0; i < option.connections; i++) {
+        struct connection *connection = &all[turn++ % option.connections];
+
+        if (connection->resting) {
+            send_next(connection, now);
+            return;
+        }
+    }
+}
+
+/* Keep all connections busy until then, or the pace. What is under way at the end stays so, for the next call. */
 static void drive(uint64_t until_ns, bool measured)
 {
     struct epoll_event events[EVENTS];
@@ -106,7 +129,7 @@ static void drive(uint64_t until_ns, bool measured)
 
     while (now < until_ns) {
         /* Rounded up: a timeout of 0 would spin through the last millisecond. */
-        int timeout_ms = (int)((until_ns - now) / 1000000 + 1);
+        int timeout_ms = option.pace ? 0 : (int)((until_ns - now) / 1000000 + 1);
         int count = epoll_wait(epoll_fd, events, EVENTS, timeout_ms);
 
         if (count < 0 && errno != EINTR)
@@ -122,8 +145,12 @@ static void drive(uint64_t until_ns, bool measured)
             now = now_ns();
             if (measured)
                 note_latency(now - connection->began_ns);
-            send_next(connection, now);
+            connection->resting = true;
+            if (!option.pace)
+                send_next(connection, now);
         }
+        if (option.pace)
+            send_when_due(now);
     }
 }
 
@@ -133,7 +160,7 @@ static void check_stalls(void)
     uint64_t now = now_ns();
 
     for (size_t i = 0; i < option.connections; i++) {
-        if (now - all[i].began_ns > STALL_NS)
+        if (!all[i].resting && now - all[i].began_ns > STALL_NS)
             die("connection %zu of %zu waits for an echo since %.1f s, %zu of %zu bytes came", i + 1,
                 option.connections, (double)(now - all[i].began_ns) / 1e9, all[i].received, reply_size);
     }

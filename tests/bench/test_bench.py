@@ -99,6 +99,16 @@ def test_c_servers_echo(plan: Plan) -> None:
     assert uring.failure is None or "io_uring_setup" in uring.failure
 
 
+@needs_compiler
+def test_a_pace_is_kept(plan: Plan) -> None:
+    (workload,) = workloads.chosen(["pace/1000"], full=False)
+    judging = judge.Judge(plan, [workload], ["c:epoll"], every_setting=False)
+    judging.measure_round(0, nobody_watches)
+    (sample,) = judging.samples
+    assert sample.failure is None
+    assert sample.per_s and 0 < sample.per_s < 1500  # a message that is late is left out; without a pace some 100,000
+
+
 def test_failures_become_words(plan: Plan) -> None:
     broken = workloads.Inside("broken/case", "no_such_case")
     judging = judge.Judge(plan, [broken], ["asyncio"], every_setting=False)
