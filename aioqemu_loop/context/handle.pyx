@@ -373,16 +373,19 @@ cdef inline int set_up(Handle handle, PyObject *callback, PyObject *const *args,
     return 0
 
 
+cdef inline object kept_or_new(PyObject *kept, type handle_type, Py_ssize_t fields):
+    if kept == NULL:
+        handle = handle_type.__new__(handle_type)
+        forget_nones(fields)
+    else:
+        handle = <object>kept
+        Py_DECREF(handle)
+    return handle
+
+
 cdef Handle new_handle(PyObject *callback, PyObject *const *args, Py_ssize_t count, object loop, const bint *debug,
                        PyObject *context):
-    cdef PyObject *kept = aio_handles_take(<PyTypeObject *>Handle)
-    cdef Handle handle
-    if kept == NULL:
-        handle = Handle.__new__(Handle)
-        forget_nones(HANDLE_FIELDS)
-    else:
-        handle = <Handle>kept
-        Py_DECREF(handle)
+    cdef Handle handle = <Handle>kept_or_new(aio_handles_take(<PyTypeObject *>Handle), Handle, HANDLE_FIELDS)
     set_up(handle, callback, args, count, loop, debug, context)
     return handle
 
@@ -390,17 +393,11 @@ cdef Handle new_handle(PyObject *callback, PyObject *const *args, Py_ssize_t cou
 cdef Handle new_threadsafe_handle(PyObject *callback, PyObject *const *args, Py_ssize_t count, object loop, const bint *debug,
                                   PyObject *context):
     """What call_soon_threadsafe returns on this Python."""
-    cdef PyObject *kept
     cdef ThreadSafeHandle handle
     if asyncio_ThreadSafeHandle is None:
         return new_handle(callback, args, count, loop, debug, context)
-    kept = aio_threadsafe_handles_take(<PyTypeObject *>ThreadSafeHandle)
-    if kept == NULL:
-        handle = ThreadSafeHandle.__new__(ThreadSafeHandle)
-        forget_nones(HANDLE_FIELDS + THREADSAFE_FIELDS)
-    else:
-        handle = <ThreadSafeHandle>kept
-        Py_DECREF(handle)
+    handle = <ThreadSafeHandle>kept_or_new(aio_threadsafe_handles_take(<PyTypeObject *>ThreadSafeHandle), ThreadSafeHandle,
+                                           HANDLE_FIELDS + THREADSAFE_FIELDS)
     fill_threadsafe(handle)
     handle.running = False
     set_up(handle, callback, args, count, loop, debug, context)
@@ -409,14 +406,8 @@ cdef Handle new_threadsafe_handle(PyObject *callback, PyObject *const *args, Py_
 
 cdef TimerHandle new_timer_handle(object when, double seconds, PyObject *callback, PyObject *const *args, Py_ssize_t count,
                                   object loop, const bint *debug, PyObject *context, TimerHeap heap):
-    cdef PyObject *kept = aio_timer_handles_take(<PyTypeObject *>TimerHandle)
-    cdef TimerHandle handle
-    if kept == NULL:
-        handle = TimerHandle.__new__(TimerHandle)
-        forget_nones(HANDLE_FIELDS + TIMER_FIELDS)
-    else:
-        handle = <TimerHandle>kept
-        Py_DECREF(handle)
+    cdef TimerHandle handle = <TimerHandle>kept_or_new(aio_timer_handles_take(<PyTypeObject *>TimerHandle), TimerHandle,
+                                                       HANDLE_FIELDS + TIMER_FIELDS)
     fill_timer(handle, <PyObject *>heap)
     handle.seconds = seconds
     set_up(handle, callback, args, count, loop, debug, context)
