@@ -11,7 +11,7 @@ cdef class BaseTransport(Sink):
     cdef object protocol
     cdef object py_context
     cdef object given_context
-    cdef dict extra
+    cdef dict extra  # None where it is empty
     cdef object file
     cdef int fd
     cdef bint paused

@@ -33,7 +33,10 @@ cdef extern from *:
     #include "aioqemu_loop/system/made_by_us.h"
     AIO_MADE_BY_US(base_transport)
     AIO_MADE_BY_US(flow_controlled_transport)
+    /* Cython makes an empty one with each object. Python makes it where an attribute is set, or it is asked for. */
+    #define AIO_WITHOUT_DICT(object) Py_CLEAR((object)->__dict__)
     """
+    void without_dict "AIO_WITHOUT_DICT" (BaseTransport transport)
     void base_transport_made_by_us(PyTypeObject *type)
     void flow_controlled_transport_made_by_us(PyTypeObject *type)
 
@@ -49,6 +52,7 @@ cdef class BaseTransport(Sink):
 
     def __cinit__(self):
         self.fd = -1
+        without_dict(self)
 
     cdef int set_up(self, AioContext context, object loop, int fd, object file, object protocol, dict extra,
                     object given_context, object py_context=None) except -1:
@@ -95,6 +99,8 @@ cdef class BaseTransport(Sink):
         return self.protocol
 
     def get_extra_info(self, name, default=None):
+        if self.extra is None:
+            self.extra = {}
         if name not in self.extra and isinstance(name, str):
             self.lookup(name)
         return self.extra.get(name, default)

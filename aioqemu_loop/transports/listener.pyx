@@ -136,7 +136,7 @@ cdef class Listener(OwnedHandler):
             if self.make_tls is None:
                 taken = True
                 transport = new_stream_transport(self.context, self.loop, fd, None, self.family, self.kind, self.proto, protocol,
-                                                 None, {}, self.server, given_context, own)
+                                                 None, None, self.server, given_context, own)
                 transport.raw_peer = raw_address(address, size)
             else:
                 conn = socket.socket(self.family, self.kind, self.proto, fd)

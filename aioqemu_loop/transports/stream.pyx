@@ -353,7 +353,7 @@ cdef class StreamTransport(WritingTransport):
 
     cdef int release_fd(self) except -1:
         if self.fd >= 0:
-            if "sockname" not in self.extra:
+            if self.extra is None or "sockname" not in self.extra:
                 self.raw_own = raw_sockname(self.fd)  # known afterwards, too
             self.release_view()
         return WritingTransport.release_fd(self)

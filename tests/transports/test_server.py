@@ -49,6 +49,51 @@ class TestServing:
 
         run(main())
 
+    def test_names_are_known_when_the_connection_is_gone(self, run):
+        """Also where nobody has asked before."""
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            accepted = loop.create_future()
+            server = await asyncio.start_server(lambda reader, writer: accepted.set_result(writer), HOST, 0)
+            with socket.create_connection(address_of(server)) as client:
+                writer = await accepted
+                writer.transport.abort()
+                await settle()
+                assert writer.get_extra_info("peername") == client.getsockname()
+                assert writer.get_extra_info("sockname") == address_of(server)
+                assert writer.get_extra_info("nothing", "default") == "default"
+            server.close()
+            await server.wait_closed()
+
+        run(main())
+
+    def test_programs_keep_things_in_a_transport(self, run):
+        class Noting(Echo):
+            def connection_made(self, transport):
+                assert "note" not in vars(transport)
+                with pytest.raises(AttributeError):
+                    transport.note  # noqa: B018
+                transport.note = transport
+                noted.set_result(transport)
+
+        async def main():
+            nonlocal noted
+            noted = asyncio.get_running_loop().create_future()
+            server = await asyncio.get_running_loop().create_server(Noting, HOST, 0)
+            _, writer = await asyncio.open_connection(*address_of(server))
+            transport = await noted
+            assert transport.note is transport and vars(transport)["note"] is transport
+            del transport.note
+            assert not hasattr(transport, "note")
+            writer.close()
+            await writer.wait_closed()
+            server.close()
+            await server.wait_closed()
+
+        noted = None
+        run(main())
+
     @pytest.mark.parametrize("options", [{}, {"reuse_port": True}, {"backlog": 1}, {"reuse_address": True}])
     def test_it_accepts_and_echoes(self, run, options):
         async def main():
