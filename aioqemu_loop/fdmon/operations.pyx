@@ -64,6 +64,9 @@ cdef class Operations:
     cdef bint has_waiting(self) noexcept:
         return list_size(<PyObject *>self.waiting) != 0
 
+    cdef Py_ssize_t waiting_count(self) noexcept:
+        return list_size(<PyObject *>self.waiting) - self.next_waiting
+
     cdef bint prepare(self, Ring ring) except -1:
         """The submission entry of the one that has waited longest; True if that was cancelled, and is told so instead."""
         cdef CqeHandler handler = <CqeHandler>self.waiting[self.next_waiting]

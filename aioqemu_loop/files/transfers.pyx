@@ -250,15 +250,13 @@ cdef class Transfers(Ways):
         cdef Memory memory = Memory([data], False)
         return await self.transfer(True, fd, <size_t>memory.address(), memory.size, offset, memory)
 
-    async def readv(self, int fd, buffers, int64_t offset):
-        """Number of bytes read into the buffers, one after the other, by one preadv(2)."""
-        cdef Memory memory = Memory(list(buffers), True)
-        return await self.vector(False, fd, memory, offset)
+    def readv(self, int fd, buffers, int64_t offset):
+        """To be awaited: number of bytes read into the buffers, one after the other, by one preadv(2)."""
+        return self.vector(False, fd, Memory(list(buffers), True), offset)
 
-    async def writev(self, int fd, buffers, int64_t offset):
-        """Number of bytes written from the buffers, one after the other, by one pwritev(2)."""
-        cdef Memory memory = Memory(list(buffers), False)
-        return await self.vector(True, fd, memory, offset)
+    def writev(self, int fd, buffers, int64_t offset):
+        """To be awaited: number of bytes written from the buffers, one after the other, by one pwritev(2)."""
+        return self.vector(True, fd, Memory(list(buffers), False), offset)
 
     cdef int place(self, int fd, int64_t position, int kind) except -1:
         """Move the file's position to where a transfer at it ended."""
