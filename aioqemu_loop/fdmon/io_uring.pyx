@@ -1,6 +1,6 @@
 """fdmon "io_uring": readiness by IORING_OP_POLL_ADD, and for those who ask for it the bytes themselves.
 
-Invariant: the ring is touched only inside wait(), settle() and release(), by the thread that owns it; update(), from
+Invariant: the ring is touched only inside wait(), settle(), release() and add_sqe(), by the thread that owns it; update(), from
 any thread, only puts handlers on `submit_list`, and fill_sq() brings the kernel in line with what they want by then.
 
 - Every arming has a token of its own. One that was cancelled keeps its slot until its last completion (a "zombie"),
@@ -12,7 +12,8 @@ any thread, only puts handlers on `submit_list`, and fill_sq() brings the kernel
   cancelled has taken nothing.
 - Sends are gathered (send_later) and done by the next enter(), inside that call: they never wait, and none is in
   flight when it returns. Only one that failed or fell short has a completion.
-- Any other operation may be asked for (add_sqe); operations.pyx keeps the books.
+- Any other operation may be asked for (add_sqe); operations.pyx keeps the books. They are submitted by wait(), and 16 at a time
+  by add_sqe() itself.
 - An armed poll or receive keeps its file open whatever happens to the fd: close() alone frees no port and sends no FIN. Hence
   settle(): cancel, enter, harvest, and only then close.
 - After IORING_REGISTER_ENABLE_RINGS only the enabling thread may enter. release() cancels and harvests all, so that
@@ -52,7 +53,7 @@ cdef tuple SHORTAGES = (-ENOMEM, -ENOBUFS, -EAGAIN, -EINTR, -EMFILE, -ENFILE)
 # user_data of a send: this, and its place in `sends`. No token has it.
 cdef uint64_t SEND_BIT = 1ull << 63
 
-# So many operations are submitted before the turn's end. A disk that waits for the end of a turn of 64 is idle for a good part of it.
+# So many operations are submitted before the turn's end: a disk that waits for the end of a turn of 64 is idle for a part of it.
 cdef Py_ssize_t EARLY_SUBMIT = 16
 
 # The submit list is looked through when it has grown to this, then when it has doubled.
