@@ -64,5 +64,4 @@ cdef class IOUringFDMon(FDMon):
     cdef bint can_receive(self) except -1
     cdef int received(self, AioHandler handler, aio_cqe cqe) except -1
     cdef int finish_sends(self) except -1
-    cdef int submit_early(self) except -1
     cdef int enter_now(self, bint wait_one, ReadyList ready_list) except -1
