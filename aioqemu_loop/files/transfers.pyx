@@ -310,6 +310,7 @@ cdef class Transfers(Ways):
         cdef Operation operation = None
         cdef Job job = None
         cdef Py_ssize_t ret = -ECANCELED
+        cdef bint large = write and part.part.iov_len > <size_t>PIECE and not kind & DIRECT
         # io_uring does not keep the position of a regular file (measured: neither with O_DIRECT nor after a short write).
         cdef int64_t at = lseek(fd, 0, SEEK_CUR) if offset < 0 and kind & REGULAR else offset
         if write:
@@ -319,10 +320,15 @@ cdef class Transfers(Ways):
                 ret = move_when_ready(write, fd, &part.part, offset)
                 if ret != -EAGAIN:
                     return ret
-            if self.has_ring():
+            # Large buffered writes are copying, which the kernel's worker does on one CPU: the others at once go to threads.
+            if self.has_ring() and not (large and self.large_writes):
                 operation = new_operation(self.core, AIO_OP_WRITE if write else AIO_OP_READ, fd, <size_t>part.part.iov_base,
                                           <uint32_t>part.part.iov_len, at, part)
-                ret = await operation
+                self.large_writes += large
+                try:
+                    ret = await operation
+                finally:
+                    self.large_writes -= large
                 if ret > 0 and at != offset:
                     self.place(fd, at + ret, kind)
             if ret == -ECANCELED:
