@@ -277,8 +277,8 @@ cdef class FDMon:
         return 0
 
     cdef bint add_sqe(self, CqeHandler handler) except -1:
-        """QEMU's aio_add_sqe: have the kernel perform an operation, submitted with the next look, all of a turn's in one system
-        call; True if that was taken on: on_cqe() follows. False where there is no ring. An operation that is in flight when
+        """QEMU's aio_add_sqe: have the kernel perform an operation, submitted with the next look, or with many others before it;
+        True if that was taken on: on_cqe() follows. False where there is no ring. An operation that is in flight when
         the thread stops running the context is cancelled, and begun anew by the next run, or completed if it cannot be."""
         return False
 

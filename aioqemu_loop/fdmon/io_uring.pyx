@@ -1,18 +1,17 @@
 """fdmon "io_uring": readiness by IORING_OP_POLL_ADD, and for those who ask for it the bytes themselves.
 
-Invariant: the ring is touched only inside wait(), settle() and release(), by the thread that owns it; update(), from
+Invariant: the ring is touched only inside wait(), settle(), release() and add_sqe(), by the thread that owns it; update(), from
 any thread, only puts handlers on `submit_list`, and fill_sq() brings the kernel in line with what they want by then.
 
 - Every arming has a token of its own. One that was cancelled keeps its slot until its last completion (a "zombie"),
   so a late completion never reaches a newer registration. handler.mon_inflight counts armings the kernel knows.
 - Level-triggered handlers take a one-shot poll that is armed again by the next wait(), after the callbacks ran.
   Multishot polls are edge-triggered: only handlers with edge=True get them.
-- Handlers that want bytes get a multishot receive into provided buffers, which stays armed for the connection's life. It is
-  left out where the ring has no DEFER_TASKRUN: with it a receive runs only inside our own enter(), and one that is
-  cancelled has taken nothing.
+- Handlers that want bytes get a multishot receive into provided buffers, which stays armed for the connection's life. It is left
+  out where the ring has no DEFER_TASKRUN: with it a receive runs only inside our own enter(), and one cancelled has taken nothing.
 - Sends are gathered (send_later) and done by the next enter(), inside that call: they never wait, and none is in
   flight when it returns. Only one that failed or fell short has a completion.
-- Any other operation may be asked for (add_sqe); operations.pyx keeps the books.
+- Any other operation may be asked for (add_sqe, which submits 16 at a time); operations.pyx keeps the books.
 - An armed poll or receive keeps its file open whatever happens to the fd: close() alone frees no port and sends no FIN. Hence
   settle(): cancel, enter, harvest, and only then close.
 - After IORING_REGISTER_ENABLE_RINGS only the enabling thread may enter. release() cancels and harvests all, so that
@@ -21,9 +20,8 @@ any thread, only puts handlers on `submit_list`, and fill_sq() brings the kernel
 
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
-
 from libc.errno cimport errno
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from posix.unistd cimport F_OK, access, read
 from posix.unistd cimport close as close_fd
 
@@ -51,7 +49,6 @@ cdef int64_t SHORTAGE_NS = 10_000_000
 cdef tuple SHORTAGES = (-ENOMEM, -ENOBUFS, -EAGAIN, -EINTR, -EMFILE, -ENFILE)
 # user_data of a send: this, and its place in `sends`. No token has it.
 cdef uint64_t SEND_BIT = 1ull << 63
-
 # The submit list is looked through when it has grown to this, then when it has doubled.
 cdef Py_ssize_t TIDY_MIN = 1024
 
@@ -526,6 +523,8 @@ cdef class IOUringFDMon(FDMon):
         if self.closed or not same_process(self.ring.mark):
             return False
         self.operations.add(handler)
+        if self.operations.are_many() and not self.parked and not self.send_count and self.is_owner():
+            self.told += self.operations.submit(self.ring)
         return True
 
     cdef int cancel_sqe(self, CqeHandler handler) except -1:

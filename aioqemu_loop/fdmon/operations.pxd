@@ -21,6 +21,8 @@ cdef class Operations:
     cdef bint has_work(self) noexcept
     cdef bint has_cancels(self) noexcept
     cdef bint has_waiting(self) noexcept
+    cdef bint are_many(self) noexcept
+    cdef int submit(self, Ring ring) except -1
     cdef bint prepare(self, Ring ring) except -1
     cdef int prepare_cancel(self, Ring ring) except -1
     cdef int complete(self, aio_cqe cqe) except -1

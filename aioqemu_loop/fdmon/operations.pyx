@@ -16,6 +16,9 @@ from aioqemu_loop.uring.ring cimport Ring
 # user_data of requests whose own completion says nothing (ASYNC_CANCEL); never a token.
 cdef uint64_t IGNORED = 0
 
+# So many operations are submitted before the turn's end: a disk that waits for the end of a turn of 64 is idle for a part of it.
+cdef Py_ssize_t EARLY = 16
+
 # Kept for the life of the process: of these nobody will know when the kernel is through with their memory.
 cdef list lost_handlers = []
 
@@ -64,6 +67,10 @@ cdef class Operations:
     cdef bint has_waiting(self) noexcept:
         return list_size(<PyObject *>self.waiting) != 0
 
+    cdef bint are_many(self) noexcept:
+        """So many wait that submit() had better be called before the turn's end."""
+        return list_size(<PyObject *>self.waiting) - self.next_waiting >= EARLY
+
     cdef bint prepare(self, Ring ring) except -1:
         """The submission entry of the one that has waited longest; True if that was cancelled, and is told so instead."""
         cdef CqeHandler handler = <CqeHandler>self.waiting[self.next_waiting]
@@ -85,6 +92,15 @@ cdef class Operations:
         sqe[0] = handler.sqe
         sqe.user_data = OPERATION_BIT | token
         return False
+
+    cdef int submit(self, Ring ring) except -1:
+        """What waits, by a system call that does nothing else, as far as there is room; what is left waits on. Returns how many
+        were told that they are cancelled."""
+        cdef int told = 0
+        while self.has_waiting() and ring.unsubmitted() < ring.sq_entries:
+            told += self.prepare(ring)
+        ring.submit()
+        return told
 
     cdef int prepare_cancel(self, Ring ring) except -1:
         cdef CqeHandler handler = <CqeHandler>self.cancels.pop()

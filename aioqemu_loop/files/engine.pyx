@@ -5,7 +5,7 @@ Each goes the first of these ways that can do it:
 1. At once, in the loop's thread, where that cannot wait for a device: reads with RWF_NOWAIT, which the kernel refuses (EAGAIN)
    where the bytes are not in the page cache; open and stat with RESOLVE_CACHED, refused where a name is not in the dentry
    cache; anything on tmpfs. Such an await does not suspend, but for a moment when BUDGET_NS of a turn were spent so.
-2. By the loop's io_uring, where it has one: all of a turn's in one system call.
+2. By the loop's io_uring, where it has one: a turn's, 16 at a time, in one system call.
 3. By the loop's default executor: a thread does the blocking call.
 
 transfers.pyx has the bytes, this file the names. Whatever happens to the awaiting task, an await does not end while the

@@ -15,6 +15,7 @@ cdef class Part(AlignedMemory):
 
 cdef class Transfers(Ways):
     cdef dict kinds
+    cdef int large_writes  # that the ring is at
 
     cdef int kind_of(self, int fd) except -1
     cdef int place(self, int fd, int64_t position, int kind) except -1

@@ -250,15 +250,13 @@ cdef class Transfers(Ways):
         cdef Memory memory = Memory([data], False)
         return await self.transfer(True, fd, <size_t>memory.address(), memory.size, offset, memory)
 
-    async def readv(self, int fd, buffers, int64_t offset):
-        """Number of bytes read into the buffers, one after the other, by one preadv(2)."""
-        cdef Memory memory = Memory(list(buffers), True)
-        return await self.vector(False, fd, memory, offset)
+    def readv(self, int fd, buffers, int64_t offset):
+        """To be awaited: number of bytes read into the buffers, one after the other, by one preadv(2)."""
+        return self.vector(False, fd, Memory(list(buffers), True), offset)
 
-    async def writev(self, int fd, buffers, int64_t offset):
-        """Number of bytes written from the buffers, one after the other, by one pwritev(2)."""
-        cdef Memory memory = Memory(list(buffers), False)
-        return await self.vector(True, fd, memory, offset)
+    def writev(self, int fd, buffers, int64_t offset):
+        """To be awaited: number of bytes written from the buffers, one after the other, by one pwritev(2)."""
+        return self.vector(True, fd, Memory(list(buffers), False), offset)
 
     cdef int place(self, int fd, int64_t position, int kind) except -1:
         """Move the file's position to where a transfer at it ended."""
@@ -312,6 +310,7 @@ cdef class Transfers(Ways):
         cdef Operation operation = None
         cdef Job job = None
         cdef Py_ssize_t ret = -ECANCELED
+        cdef bint large = write and part.part.iov_len > <size_t>PIECE and not kind & DIRECT
         # io_uring does not keep the position of a regular file (measured: neither with O_DIRECT nor after a short write).
         cdef int64_t at = lseek(fd, 0, SEEK_CUR) if offset < 0 and kind & REGULAR else offset
         if write:
@@ -321,10 +320,15 @@ cdef class Transfers(Ways):
                 ret = move_when_ready(write, fd, &part.part, offset)
                 if ret != -EAGAIN:
                     return ret
-            if self.has_ring():
+            # Large buffered writes are copying, which the kernel's worker does on one CPU: the others at once go to threads.
+            if self.has_ring() and not (large and self.large_writes):
                 operation = new_operation(self.core, AIO_OP_WRITE if write else AIO_OP_READ, fd, <size_t>part.part.iov_base,
                                           <uint32_t>part.part.iov_len, at, part)
-                ret = await operation
+                self.large_writes += large
+                try:
+                    ret = await operation
+                finally:
+                    self.large_writes -= large
                 if ret > 0 and at != offset:
                     self.place(fd, at + ret, kind)
             if ret == -ECANCELED:

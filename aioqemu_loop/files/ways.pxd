@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
 
 from aioqemu_loop.loop.core cimport LoopCore
 
@@ -32,6 +32,8 @@ cdef class Ways:
     cdef object jobs  # not begun
     cdef object over  # done, of which their tasks do not know yet
     cdef int callers  # calls in the executor that do them
+    cdef bint lingering  # one of them waits for the next job
+    cdef uint32_t posted  # changes when that one is to look
     cdef bint told  # the loop will look at what is over
 
     cdef int begin_turn(self) except -1
@@ -39,8 +41,10 @@ cdef class Ways:
     cdef object another_turn(self)
     cdef bint has_ring(self) noexcept
     cdef Job start(self, object function, tuple args, dict kwargs=*, bint must=*)
+    cdef bint has_taker(self) except -1
     cdef int callers_max(self) except -1
     cdef int add_caller(self) except -1
+    cdef int linger(self) except -1
 
 
 cdef int raise_for(Py_ssize_t ret) except -1

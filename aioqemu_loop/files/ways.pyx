@@ -1,20 +1,41 @@
 """Ways to do what may block: a little of it at once, the rest by a thread. The third way is loop/operation.pyx."""
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
+from posix.time cimport timespec
 
 from aioqemu_loop.loop.core cimport LoopCore
-from aioqemu_loop.system.libc cimport clock_ns
+from aioqemu_loop.system.libc cimport clock_ns, to_timespec
 
 import asyncio
 import collections
 import os
 
+cdef extern from *:
+    """
+    #include <linux/futex.h>
+    #include <stdint.h>
+    #include <sys/syscall.h>
+    #include <time.h>
+    #include <unistd.h>
+    #if !defined(SYS_futex) && defined(SYS_futex_time64)
+    #define SYS_futex SYS_futex_time64 /* where time_t has always had 64 bits */
+    #endif
+    static inline void aio_sleep_while(uint32_t *word, uint32_t value, const struct timespec *at_most) {
+        syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, at_most, NULL, 0);
+    }
+    static inline void aio_wake_one(uint32_t *word) {
+        syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+    }
+    """
+    void aio_sleep_while(uint32_t *word, uint32_t value, const timespec *at_most) nogil
+    void aio_wake_one(uint32_t *word) nogil
+
 # What is done at once may take this much of a turn; then others get theirs.
 cdef int64_t BUDGET_NS = 200_000
-
-
 # So many jobs one call in the executor does, one after the other; then others who wait for its threads have their turn.
 cdef int JOBS_OF_A_CALL = 16
+# So long it waits for the next one, in which a task that awaits one call after the other has asked for it.
+cdef int64_t LINGER_NS = 1_000_000
 
 
 class Outcome(asyncio.Future):
@@ -124,7 +145,7 @@ cdef class Ways:
         job.future = Outcome(loop=self.loop)
         job.future.job = job
         self.jobs.append(job)
-        if self.callers < self.callers_max():
+        if not self.has_taker() and self.callers < self.callers_max():
             try:
                 self.add_caller()
             except BaseException:
@@ -132,6 +153,14 @@ cdef class Ways:
                     self.jobs.clear()
                     raise
         return job
+
+    cdef bint has_taker(self) except -1:
+        """Whether a thread that waits for a job takes the only one there is."""
+        if not self.lingering or len(self.jobs) != 1:
+            return False
+        self.posted += 1
+        aio_wake_one(&self.posted)
+        return True
 
     cdef int callers_max(self) except -1:
         """As many as the executor has threads."""
@@ -147,20 +176,46 @@ cdef class Ways:
     def do_jobs(self):
         """In a thread."""
         cdef Job job
-        for _ in range(JOBS_OF_A_CALL):
+        cdef bint stays
+        cdef int left
+        for left in range(JOBS_OF_A_CALL, 0, -1):
             try:
                 job = self.jobs.popleft()
             except IndexError:
                 return
             job.run()
             self.over.append(job)
-            # After the last one the executor tells the loop.
-            if self.jobs and not self.told:
-                self.told = True
-                try:
+            # One of the threads waits for the next job. It says so before the loop, being told of this one, asks for that.
+            stays = left > 1 and not self.lingering
+            if stays:
+                self.lingering = True
+            try:
+                if not self.told:
+                    self.told = True
                     self.loop.call_soon_threadsafe(self.end_jobs)
-                except RuntimeError:  # it is closed
-                    return
+                if stays:
+                    self.linger()
+            except RuntimeError:  # the loop is closed
+                return
+            finally:
+                if stays:
+                    self.lingering = False
+
+    cdef int linger(self) except -1:
+        """In a thread: returns when there is a job, or after a time. The way by the executor costs more than many a job."""
+        cdef timespec at_most
+        cdef uint32_t seen
+        cdef int64_t left
+        cdef int64_t until = clock_ns() + LINGER_NS
+        while not self.jobs:
+            seen = self.posted
+            left = until - clock_ns()
+            if left <= 0:
+                return 0
+            to_timespec(left, &at_most)
+            with nogil:
+                aio_sleep_while(&self.posted, seen, &at_most)
+        return 0
 
     def end_jobs(self):
         """In the loop's thread."""
@@ -174,7 +229,7 @@ cdef class Ways:
         cdef Job job
         self.callers -= 1
         self.end_jobs()
-        if not self.jobs:
+        if not self.jobs or self.has_taker():
             return
         try:
             self.add_caller()

@@ -6,7 +6,7 @@ from aioqemu_loop.loop.core cimport LoopCore
 
 cdef class Operation(CqeHandler):
     cdef LoopCore loop
-    cdef object future
+    cdef object future  # who awaits it waits for this; None once it is over
     # What the kernel reads or writes lives in there.
     cdef object memory
     # What the kernel said, once it is over.

@@ -23,48 +23,36 @@ cdef extern from *:
     void operation_made_by_us(PyTypeObject *type)
 
 
-class Outcome(asyncio.Future):
-    """The number that the kernel returned, or -errno. After cancel() it is cancelled, but not before the operation's end."""
-
-    __slots__ = ("asked", "message", "operation")
-
-    def cancel(self, msg=None):
-        if self.done():
-            return False
-        self.asked = True
-        self.message = msg
-        (<Operation?>self.operation).loop.context.cancel_sqe(<Operation>self.operation)
-        return True
-
-    def end(self, result):
-        self.operation = None
-        if self.asked:
-            super().cancel(self.message)
-        else:
-            self.set_result(result)
-
-
 cdef class Operation(CqeHandler):
     """Prepare `sqe`, then await it: what the kernel returned, or -errno. -ECANCELED: it has not happened, the loop has no ring
     (any more). `result` is the same, also where the await was cancelled."""
 
     def __await__(self):
-        future = Outcome(loop=self.loop)
-        future.asked = False
-        future.operation = self
-        self.future = future
+        # Plain futures: tasks deal with those faster than with what is derived from them.
+        self.future = self.loop.create_future()
         if not self.loop.context.add_sqe(self):
             self.future = None
             self.result = -ECANCELED
-            future.end(-ECANCELED)
-        return future.__await__()
+            return -ECANCELED
+        try:
+            return (yield from self.future)
+        except asyncio.CancelledError:
+            if self.future is not None:
+                self.loop.context.cancel_sqe(self)
+            while self.future is not None:
+                self.future = self.loop.create_future()
+                try:
+                    yield from self.future
+                except asyncio.CancelledError:
+                    pass  # asked already
+            raise
 
     cdef int on_cqe(self, int result, uint32_t flags) except -1:
         future = self.future
         self.future = None
         self.result = result
         if not future.done():
-            future.end(result)
+            future.set_result(result)
         return 0
 
 

@@ -65,7 +65,7 @@ cdef class RingOperations:
     """Operations that need io_uring. Every method raises OSError with what the kernel says, EOPNOTSUPP where it does not know the
     operation, and RuntimeError while the loop's monitor is another one. Cancelling ends the await with the operation.
 
-    Nothing here blocks the loop, and what a turn asks for is submitted by one system call.
+    Nothing here blocks the loop, and what a turn asks for is submitted by one system call, or one for 16.
     """
 
     cdef LoopCore loop

@@ -42,6 +42,7 @@ cdef class Ring:
     cdef uint32_t cq_ready(self) noexcept nogil
     cdef aio_cqe pop_cqe(self) noexcept nogil
     cdef int enter(self, uint32_t min_complete, int64_t timeout_ns) noexcept nogil
+    cdef int submit(self) noexcept nogil
     cpdef forget_after_fork(self)
     cpdef close(self)
     cdef void release(self) noexcept

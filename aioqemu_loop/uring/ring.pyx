@@ -233,6 +233,14 @@ cdef class Ring:
         arg.ts = <uint64_t>&ts
         return aio_uring_enter(self.fd, self.unsubmitted(), min_complete, flags | AIO_ENTER_EXT_ARG, &arg, sizeof(arg))
 
+    cdef int submit(self) noexcept nogil:
+        """Only submit what is prepared: the number of that, or -errno."""
+        if self.fd < 0 or not same_process(self.mark):
+            return -EBADF
+        self.enters += 1
+        aio_store_release(self.sq_tail, self.prepared)
+        return aio_uring_enter(self.fd, self.unsubmitted(), 0, 0, NULL, 0)
+
     cpdef forget_after_fork(self):
         """In a forked child: close the inherited fd, which would keep the parent's files open."""
         if not same_process(self.mark):

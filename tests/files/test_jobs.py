@@ -47,6 +47,29 @@ def test_many_at_once_take_few_calls_of_the_executor(run: Any, engine: Any, exec
     run(main())
 
 
+def test_one_after_the_other_takes_few_calls_of_the_executor(run: Any, engine: Any, executor: Counted) -> None:
+    async def main() -> None:
+        for n in range(160):
+            assert await engine.call(divmod, n, 7) == divmod(n, 7)
+        assert executor.calls < 150  # 16 jobs each, where the machine has time for these threads
+        await asyncio.sleep(0.01)  # nobody waits for a job any more
+        assert await engine.call(sum, [1, 2]) == 3
+
+    run(main())
+
+
+def test_a_thread_that_waits_for_a_job_does_not_hold_up_a_stranger(run: Any, any_loop: Any, engine: Any) -> None:
+    async def main() -> None:
+        any_loop.set_default_executor(only := ThreadPoolExecutor(1))
+        for _ in range(40):
+            assert await engine.call(int) == 0
+            assert await any_loop.run_in_executor(None, sum, [1, 2]) == 3
+        await any_loop.shutdown_default_executor()
+        assert only._shutdown
+
+    run(main())
+
+
 def test_one_that_blocks_does_not_hold_up_the_others(run: Any, engine: Any) -> None:
     go_on = threading.Event()
 
@@ -166,6 +189,7 @@ def test_an_executor_that_was_shut_down(run: Any, engine: Any, executor: Counted
         await asyncio.gather(*running)
         results = await asyncio.gather(*queued, return_exceptions=True)
         assert all(result == 0 or isinstance(result, RuntimeError) for result in results)
+        executor.shutdown(wait=True)  # the last call in it waits a moment for another job
         with pytest.raises(RuntimeError, match="shutdown"):
             await engine.call(int)
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import weakref
+from pathlib import Path
 
 import pytest
 
@@ -278,11 +279,45 @@ WRITES = """
 """
 
 
-def test_what_a_turn_asks_for_is_submitted_at_once(loop) -> None:
+def test_what_a_turn_asks_for_is_submitted_by_few_calls(loop) -> None:
     calls = strace(WRITES)
     assert not {"fsync", "futex", "clone", "clone3"} & set(names(calls))
     submitted = [int(call.split(",")[1]) for call in calls if call.startswith("io_uring_enter(")]
-    assert max(submitted) == 50
+    assert [count for count in submitted if count] == [16, 16, 16, 2]
+
+
+def test_of_large_writes_at_once_some_go_to_threads(loop, tmp_path) -> None:
+    size = 1 << 20
+    fds = [os.open(tmp_path / str(n), os.O_RDWR | os.O_CREAT, 0o644) for n in range(4)]
+    calls = []
+
+    async def main() -> None:
+        engine = engine_of(loop)
+        submit, loop.run_in_executor = loop.run_in_executor, lambda *call: calls.append(call) or submit(*call)
+        for fd in fds:
+            engine.adopt(fd)
+            assert await engine.write(fd, b"-") == 1  # from now on it is known whether writes may be tried at once
+        calls.clear()
+        await engine.write(fds[0], b"x" * size)
+        assert not calls
+        assert (
+            await asyncio.gather(*(engine.write(fd, bytes([97 + n]) * size) for n, fd in enumerate(fds))) == [size] * 4
+        )
+
+    run(loop, main())
+    if on_tmpfs(tmp_path):
+        assert not calls  # everything at once
+    else:
+        assert calls
+    for n, fd in enumerate(fds):
+        assert os.pread(fd, 3 * size, 0) == b"-" + b"x" * size * (n == 0) + bytes([97 + n]) * size
+        assert os.lseek(fd, 0, os.SEEK_CUR) == os.fstat(fd).st_size
+        os.close(fd)
+
+
+def on_tmpfs(path) -> bool:
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    return max((len(at), kind) for _, at, kind, *_ in mounts if path.is_relative_to(at))[1] == "tmpfs"
 
 
 def test_operations_that_wait_have_no_more_than_128_threads(loop, no_leaks) -> None:
