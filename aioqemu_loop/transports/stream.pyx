@@ -25,7 +25,7 @@ from aioqemu_loop.system.sockaddr cimport name_from_raw, raw_sockname
 from aioqemu_loop.transports.base cimport hold_socket, let_go_of_socket
 from aioqemu_loop.transports.completion cimport new_socket_engine
 from aioqemu_loop.transports.stream_reader cimport feed, is_plain
-from aioqemu_loop.transports.writing cimport WritingTransport
+from aioqemu_loop.transports.writing cimport WritingTransport, refuse_in_child
 
 cdef extern from "<sys/socket.h>" nogil:
     int c_shutdown "shutdown"(int fd, int how)
@@ -262,6 +262,7 @@ cdef class StreamTransport(WritingTransport):
     def write_eof(self):
         if self.closing or self.eof_sent:
             return
+        refuse_in_child(self.context)
         self.flush_now()
         self.eof_sent = True
         if not self.queue.size and not self._conn_lost:
