@@ -136,7 +136,13 @@ cdef class Engine(Transfers):
         if flags & (O_CREAT | O_TRUNC | O_TMPFILE | O_PATH) or self.spent():
             return None
         cdef int fd = self.try_open(path, flags, None, LOCAL | REGULAR)
-        return None if fd < 0 else facts_for(fd, self.kinds[fd])
+        if fd < 0:
+            return None
+        try:
+            return facts_for(fd, self.kinds[fd])
+        except OSError:
+            self.close_now(fd)
+            raise
 
     cdef int try_open(self, path, int flags, dir_fd, int wanted) except -2:
         """An fd, or -1 where that might have to wait. Regular files and directories of local file systems only: opening a

@@ -21,11 +21,12 @@ from aioqemu_loop.context.core cimport SCRATCH_SIZE
 from aioqemu_loop.context.sources cimport Flushable
 from aioqemu_loop.system.errors cimport os_error
 from aioqemu_loop.system.libc cimport EAGAIN
+from aioqemu_loop.system.process cimport same_process
 from aioqemu_loop.system.sockaddr cimport name_from_raw, raw_sockname
 from aioqemu_loop.transports.base cimport hold_socket, let_go_of_socket
 from aioqemu_loop.transports.completion cimport new_socket_engine
 from aioqemu_loop.transports.stream_reader cimport feed, is_plain
-from aioqemu_loop.transports.writing cimport WritingTransport
+from aioqemu_loop.transports.writing cimport WritingTransport, refuse_in_child
 
 cdef extern from "<sys/socket.h>" nogil:
     int c_shutdown "shutdown"(int fd, int how)
@@ -262,6 +263,7 @@ cdef class StreamTransport(WritingTransport):
     def write_eof(self):
         if self.closing or self.eof_sent:
             return
+        refuse_in_child(self.context)
         self.flush_now()
         self.eof_sent = True
         if not self.queue.size and not self._conn_lost:
@@ -321,8 +323,8 @@ cdef class StreamTransport(WritingTransport):
 
     cdef bint is_elsewhere(self, object method) except -1:
         """True where this is another thread than the transport's, which may have moved since somebody learned of it; its own
-        thread calls `method` then."""
-        if self.context.is_home():
+        thread calls `method` then. A forked child has no such thread."""
+        if self.context.is_home() or not same_process(self.context.mark):
             return False
         self._loop.call_soon_threadsafe(method)
         return True

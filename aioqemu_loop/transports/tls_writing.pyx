@@ -10,10 +10,12 @@ from asyncio import constants, exceptions
 from asyncio.log import logger
 
 from aioqemu_loop.context.core cimport SCRATCH_SIZE
+from aioqemu_loop.system.process cimport same_process
 from aioqemu_loop.transports.base cimport tell_flow, water_marks
 from aioqemu_loop.transports.stream cimport Layer, StreamTransport
 from aioqemu_loop.transports.tls_pipe cimport TLSPipe
 from aioqemu_loop.transports.write_queue cimport WriteQueue, bytes_of
+from aioqemu_loop.transports.writing cimport refuse_in_child
 
 cdef extern from *:
     """
@@ -59,6 +61,7 @@ cdef class TLSWriting(Layer):
     def write(self, data):
         if not PyBytes_CheckExact(data) and not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"data: expecting a bytes-like instance, got {type(data).__name__}")
+        refuse_in_child(self.context)
         if not data or self.lost_write():
             return
         self.queue.append(bytes_of(data), 0)
@@ -72,6 +75,7 @@ cdef class TLSWriting(Layer):
     def writelines(self, list_of_data):
         # All of them first: a bad one must not leave those before it half queued.
         cdef list items = [bytes_of(data) for data in list_of_data]
+        refuse_in_child(self.context)
         if not items or self.lost_write():
             return
         for data in items:
@@ -90,7 +94,7 @@ cdef class TLSWriting(Layer):
         cdef Py_ssize_t room
         cdef Py_ssize_t count = 0
         cdef char *scratch
-        if self.state != OPEN and self.state != FLUSHING:
+        if self.state != OPEN and self.state != FLUSHING or not same_process(self.context.mark):
             return 0
         scratch = self.context.read_scratch() + GATHERED_AT
         try:
@@ -113,7 +117,7 @@ cdef class TLSWriting(Layer):
     cdef int send_outgoing(self) except -1:
         cdef bytes data
         cdef StreamTransport stream = self.stream  # a reference of our own: connection_lost() may come
-        if self.below_paused or self.below is None:
+        if self.below_paused or self.below is None or not same_process(self.context.mark):
             return 0
         data = self.pipe.take_outgoing()
         if not data:

@@ -1,3 +1,4 @@
+from aioqemu_loop.context.aio_context cimport AioContext
 from aioqemu_loop.transports.base cimport FlowControlledTransport
 from aioqemu_loop.transports.write_queue cimport WriteQueue
 
@@ -19,3 +20,6 @@ cdef class WritingTransport(FlowControlledTransport):
     cdef bint gather(self) except -1
     cdef int send_queued(self) except -1
     cdef int all_sent(self) except -1
+
+
+cdef int refuse_in_child(AioContext context) except -1

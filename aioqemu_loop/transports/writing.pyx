@@ -2,7 +2,8 @@
 
 What the callbacks of one batch write is gathered and sent when the batch is over (ContextCore.flush_late), or at once when
 it is much, when somebody asks how much is left, or when no callback of the loop is running. So headers and body written
-one after the other leave in one system call.
+one after the other leave in one system call. In a forked child nothing is sent: the parent has the queue as well, and the
+connection.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
@@ -14,8 +15,10 @@ import sys
 from asyncio import constants
 from asyncio.log import logger
 
+from aioqemu_loop.context.aio_context cimport AioContext
 from aioqemu_loop.system.errors cimport os_error
 from aioqemu_loop.system.libc cimport EAGAIN, ECANCELED, EINTR
+from aioqemu_loop.system.process cimport same_process
 from aioqemu_loop.transports.base cimport FlowControlledTransport
 from aioqemu_loop.transports.engine cimport iovec
 from aioqemu_loop.transports.write_queue cimport WriteQueue, bytes_of
@@ -41,6 +44,13 @@ cdef str BYTES_WANTED = (
 )
 
 
+cdef int refuse_in_child(AioContext context) except -1:
+    """RuntimeError in a forked child: what it writes would come between the parent's bytes, by TLS under used-up keys."""
+    if not same_process(context.mark):
+        context.check_open()
+    return 0
+
+
 cdef class WritingTransport(FlowControlledTransport):
     """Not for use by itself. `what` names the kind of transport in messages. `keeps_messages`: the file tells the other
     end what was written together, so nothing is gathered."""
@@ -58,6 +68,7 @@ cdef class WritingTransport(FlowControlledTransport):
     def write(self, data):
         if not PyBytes_CheckExact(data) and not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"data argument must be {BYTES_WANTED}, not {type(data).__name__!r}")
+        refuse_in_child(self.context)
         self.refuse_write("write")
         if not data or not self.may_write():
             return
@@ -73,6 +84,7 @@ cdef class WritingTransport(FlowControlledTransport):
         )
 
     def writelines(self, list_of_data):
+        refuse_in_child(self.context)
         self.refuse_write("writelines")
         # All of them first: a bad one must not leave those before it half queued.
         cdef list items = [bytes_of(data) for data in list_of_data]
@@ -133,7 +145,7 @@ cdef class WritingTransport(FlowControlledTransport):
         return 0
 
     cdef int flush_now(self) except -1:
-        if not self.blocked and not self._conn_lost:
+        if not self.blocked and not self._conn_lost and same_process(self.context.mark):
             self.send_queued()
         return 0
 

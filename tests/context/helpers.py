@@ -100,12 +100,16 @@ def in_child(function: Callable[[], object]) -> str:
         warnings.simplefilter("ignore", DeprecationWarning)  # the test runner may have threads
         pid = os.fork()
     if pid == 0:
+        status = 1
         try:
-            text = str(function())
-        except BaseException as exc:
-            text = f"{type(exc).__name__}: {exc}"
-        os.write(writer, text.encode())
-        os._exit(0)
+            try:
+                text = str(function())
+            except BaseException as exc:
+                text = f"{type(exc).__name__}: {exc}"
+            os.write(writer, text.encode())
+            status = 0
+        finally:
+            os._exit(status)  # whatever happens, the tests go on in the parent only
     os.close(writer)
     with open(reader, "rb") as pipe:
         text = pipe.read().decode()

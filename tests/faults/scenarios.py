@@ -322,6 +322,9 @@ async def udp(report: Report) -> None:
         lambda: Datagrams(report, True), local_addr=("127.0.0.1", 0)
     )
     address = transport.get_extra_info("sockname")
+    if address is None:  # getsockname() failed, which asyncio says in no other way
+        transport.abort()
+        return
     _, client = await loop.create_datagram_endpoint(lambda: Datagrams(report, False), remote_addr=address)
     count = 40
     for number in range(count):
@@ -457,7 +460,11 @@ async def clockwork(report: Report) -> None:
             place += left.send(sent[place : place + 20_000])
             if place == len(sent):
                 loop.remove_writer(left)
-                left.shutdown(socket.SHUT_WR)
+                try:
+                    left.shutdown(socket.SHUT_WR)
+                except OSError as exc:
+                    report.told(exc)
+                    left.close()
 
         def read() -> None:
             data = right.recv(10_000)
@@ -475,7 +482,8 @@ async def clockwork(report: Report) -> None:
             await done
             report.check("reader", bytes(got), sent)
         loop.remove_reader(right)
-        loop.remove_writer(left)
+        if left.fileno() >= 0:
+            loop.remove_writer(left)
     await asyncio.sleep(0.007)
     if len(ran) != turns + 20 or len(set(ran)) != 21:
         report.wrong.append(f"callbacks lost or doubled: {ran}")

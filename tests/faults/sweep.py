@@ -72,6 +72,7 @@ SHORTENED = {
 # What the kernel does not do to these calls. write() is only used for eventfds, where nothing else wakes the loop.
 UNREAL = {
     "write": set(ERRORS) - {errno.EINTR},
+    "waitpid": set(ERRORS) - {errno.EINTR},
     "sqe_poll": {errno.EPERM, errno.EBADF, errno.ECONNRESET, errno.EPIPE},
 }
 # Nobody hears of these, where the call is one that they may come from.

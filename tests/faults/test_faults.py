@@ -84,6 +84,7 @@ STORIES = [
         "a child whose pidfd could not be watched was left running, its pipes open",
     ),
     ("epoll", "udp", "recvmmsg", "EBADF", "EBADF without a closed fd left the socket open for good"),
+    ("epoll", "file_io", "fstat", "EBADF", "a file that was opened at once and could not be looked at was left open"),
 ]
 
 

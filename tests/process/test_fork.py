@@ -19,11 +19,10 @@ import aioqemu_loop
 from aioqemu_loop import files
 
 from ..mainloops.guest import GUESTS, drive, new_guest_loop
-from .work import all_of_it, by_a_process, counting, in_a_child, through_a_connection, told
+from .work import REFUSAL, all_of_it, by_a_process, counting, in_a_child, through_a_connection, told
 
 # How often to fork while other threads run loops.
 FORKS = int(os.environ.get("AIOQEMU_TEST_FORKS", "3"))
-REFUSAL = "RuntimeError: AioContext was made in another process; make a new one after fork"
 
 
 def use_in_child(loop, fdmon, things=()):
@@ -264,3 +263,52 @@ def test_a_child_that_execs_inherits_nothing(inherited, loop, how):
         assert await all_of_it() == "all"
 
     loop.run_until_complete(main())
+
+
+def try_to_send(transport):
+    """In a child: whatever might send something, or end the connection."""
+    transport.get_write_buffer_size()
+    outcomes = [told(lambda: transport.write(b"child")), told(lambda: transport.writelines([b"child"] * 3))]
+    if transport.can_write_eof():
+        outcomes.append(told(transport.write_eof))
+    transport.close()
+    transport.abort()
+    return set(outcomes)
+
+
+@pytest.mark.parametrize("kind", ["plain", "tls"])
+@pytest.mark.parametrize("forked", ["here", "by a thread"])
+@pytest.mark.parametrize("queued", [b"", b"queued "])
+def test_a_child_sends_nothing_over_a_connection(loop, tls, kind, forked, queued):
+    """Also not what the parent's callback has queued, nor that TLS ends. The connection goes on."""
+    outcomes = []
+
+    async def main():
+        server_tls, client = tls[0], {"ssl": tls[1], "server_hostname": "localhost"}
+        if kind == "plain":
+            server_tls, client = None, {}
+        served = loop.create_future()
+        async with await asyncio.start_server(
+            lambda reader, writer: served.set_result(writer), "127.0.0.1", 0, ssl=server_tls
+        ) as server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname(), **client)
+            answers = await served
+            answers.write(queued)
+
+            def fork():
+                outcomes.append(in_a_child(lambda: try_to_send(answers.transport)))
+
+            if forked == "here":
+                fork()
+            else:
+                thread = threading.Thread(target=fork)
+                thread.start()
+                thread.join()
+            answers.write(b"parent")
+            answers.close()
+            assert await reader.read() == queued + b"parent"
+            writer.close()
+            await writer.wait_closed()
+
+    loop.run_until_complete(main())
+    assert outcomes == [str({REFUSAL})]

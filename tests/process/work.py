@@ -13,6 +13,8 @@ from aioqemu_loop import files
 from ..context.helpers import in_child
 
 SIZE = 300_000
+# Of whoever uses a loop that was made before the fork.
+REFUSAL = "RuntimeError: AioContext was made in another process; make a new one after fork"
 
 
 def counting(size: int = SIZE) -> bytes:

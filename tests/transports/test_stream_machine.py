@@ -1,5 +1,6 @@
 """Stream transports against a model: random programs that write, pause, half-close, abort, raise, change the monitor,
-close file descriptors behind the loop's back and reuse their numbers, on every backend.
+close file descriptors behind the loop's back and reuse their numbers, fork, and have other threads do such things, on
+every backend.
 
 AIOQEMU_TEST_EXAMPLES: how many programs for each backend, instead of a few.
 """
@@ -7,6 +8,7 @@ AIOQEMU_TEST_EXAMPLES: how many programs for each backend, instead of a few.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import socket
 
@@ -18,10 +20,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 import aioqemu_loop
 from tests.conftest import BACKENDS, need_fdmon
 
+from ..process.work import in_a_child
+from .outsiders import Accomplice, use_in_child
+
 EXAMPLES = int(os.environ.get("AIOQEMU_TEST_EXAMPLES", "40"))
 TURNS = 400  # until something that must come is late
 sizes = st.one_of(st.integers(1, 100), st.integers(1, 80_000))
 numbers = st.integers(0, 10**6)
+# What other threads ask for: rules, by name.
+ACTIONS = ["write", "write", "pause", "resume", "write_eof", "close", "abort", "fork", "set_fdmon", "cancel"]
+# What a child does to the transports it has inherited.
+VERBS = ["write", "pause_reading", "resume_reading", "close", "abort"]
 
 
 class Oops(Exception):
@@ -118,6 +127,7 @@ class StreamMachine(RuleBasedStateMachine):
         self.loop.set_exception_handler(lambda _, details: self.told.append(details))
         self.connections = []
         self.made = 0
+        self.accomplices = [Accomplice(self.loop) for _ in range(2)]
         self.accepting = None
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.server = self.loop.run_until_complete(self.loop.create_server(lambda: self.accepting, sock=self.listener))
@@ -125,7 +135,7 @@ class StreamMachine(RuleBasedStateMachine):
     # -- helpers --
 
     def choose(self, number):
-        alive = [connection for connection in self.connections if not connection.over and not connection.fd_closed]
+        alive = [c for c in self.connections if c.transport is not None and not c.over and not c.fd_closed]
         return alive[number % len(alive)] if alive else None
 
     def turn(self, count=1):
@@ -284,6 +294,7 @@ class StreamMachine(RuleBasedStateMachine):
 
     @rule(number=numbers, reuse=st.booleans())
     def close_fd_behind(self, number, reuse):
+        self.wait_for_threads()  # which might be given the number
         connection = self.choose(number)
         if connection is not None and not connection.transport.is_closing():
             connection.fd_closed = True
@@ -298,12 +309,15 @@ class StreamMachine(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(BACKENDS), inside=st.booleans())
     def set_fdmon(self, name, inside):
+        def now():
+            self.loop.context.set_fdmon(name)
+            assert self.loop.fdmon == name
+
         if inside:
-            self.loop.call_soon(self.loop.context.set_fdmon, name)
+            self.loop.call_soon(now)
             self.turn()
         else:
-            self.loop.context.set_fdmon(name)
-        assert self.loop.fdmon == name
+            now()
 
     @rule(size=st.integers(1, 1000), turns=st.integers(0, 2))
     def cancelled_sock_recv(self, size, turns):
@@ -319,10 +333,63 @@ class StreamMachine(RuleBasedStateMachine):
             self.turn(2)
             assert task.done()
             got = b"" if task.cancelled() else task.result()
-            right.close()
+            right.shutdown(socket.SHUT_WR)  # a child may have it open, too
             while data := left.recv(4000):
                 got += data
             assert got == b"x" * size
+
+    # -- others --
+
+    @rule(
+        fdmon=st.sampled_from(BACKENDS),
+        verb=st.sampled_from(VERBS),
+        where=st.sampled_from(["here", "callback", "thread"]),
+    )
+    def fork(self, fdmon, verb, where):
+        """The child must not be able to do anything to what is the parent's."""
+
+        def now():
+            transports = [c.transport for c in self.connections if c.transport is not None and not c.fd_closed]
+            outcome = in_a_child(lambda: use_in_child(self.loop, transports, fdmon, verb))
+            assert outcome == "all", outcome
+
+        if where == "thread":
+            self.accomplices[0].give(now)
+        elif where == "callback":
+            self.loop.call_soon(now)
+        else:
+            now()
+
+    @rule(
+        who=st.integers(0, 1),
+        actions=st.lists(st.tuples(st.sampled_from(ACTIONS), numbers, sizes, st.booleans()), min_size=1, max_size=6),
+        wait=st.booleans(),
+    )
+    def by_a_thread(self, who, actions, wait):
+        """What is asked for is done at some time from now on, while other rules go on, or at once."""
+        thread = self.accomplices[who]
+        for name, number, size, waits in actions:
+            if name == "cancel":
+                thread.give(thread.cancel_a_receive, size % 2000 + 1, waits)
+            else:
+                thread.give(thread.ask, functools.partial(self.act, name, number, size), waits)
+        if wait:
+            thread.wait()
+
+    def wait_for_threads(self):
+        for thread in self.accomplices:
+            thread.wait()
+
+    def act(self, name, number, size):
+        """In the loop."""
+        if name == "write":
+            self.write(number, size, inside=False)
+        elif name == "set_fdmon":
+            self.set_fdmon(BACKENDS[number % len(BACKENDS)], inside=False)
+        elif name == "fork":
+            self.fork(BACKENDS[number % len(BACKENDS)], VERBS[number % len(VERBS)], "here")
+        else:
+            getattr(self, name)(number)
 
     # -- the end --
 
@@ -330,6 +397,8 @@ class StreamMachine(RuleBasedStateMachine):
         try:
             self.finish()
         finally:
+            for thread in self.accomplices:
+                thread.end()
             self.server.close()
             for connection in self.connections:
                 connection.peer.close()
@@ -337,6 +406,10 @@ class StreamMachine(RuleBasedStateMachine):
                 self.loop.close()
 
     def finish(self):
+        self.wait_for_threads()
+        for thread in self.accomplices:
+            assert not thread.wrong, thread.wrong
+            assert thread.ran == list(range(thread.asked))
         for connection in self.connections:
             connection.wants_oops = None
             if not connection.over and not connection.fd_closed and not connection.eofs:
