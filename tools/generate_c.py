@@ -26,12 +26,18 @@ WITHOUT_GIL = re.compile(r"^    cdef .* nogil:$|with nogil:", re.MULTILINE)
 
 def keep_what_is_current() -> None:
     """Cython's own .pxd files count as sources, and those of an environment that was just made are always newer. What
-    the same Cython wrote since our sources changed is given today's date."""
+    the same Cython wrote since our sources changed is given today's date; what it wrote before pyproject.toml changed,
+    which has its directives, goes."""
     sources = [path for ending in ("pyx", "pxd", "h") for path in PACKAGE.rglob(f"*.{ending}")]
-    changed = max(path.stat().st_mtime for path in [*sources, Path("pyproject.toml")])
+    directives_changed = Path("pyproject.toml").stat().st_mtime
+    changed = max(directives_changed, *(path.stat().st_mtime for path in sources))
     for path in PACKAGE.rglob("*.c"):
+        written = path.stat().st_mtime
+        if written < directives_changed:
+            path.unlink()
+            continue
         with path.open() as file:
-            if Cython.__version__ in file.readline().split() and path.stat().st_mtime > changed:
+            if Cython.__version__ in file.readline().split() and written > changed:
                 os.utime(path)
 
 

@@ -25,19 +25,24 @@ cdef extern from "Python.h":
     object PyObject_Call(object callable, object args, object options)
     int PyObject_GenericSetAttr(object owner, object name, PyObject *value) except -1
 
-ctypedef object (*vectorcallfunc)(PyObject *, PyObject *const *, size_t, PyObject *)
+ctypedef object (*Method)(PyObject *, PyObject *const *, Py_ssize_t, PyObject *)
 
 cdef extern from *:
     """
-    /* Where a callable keeps its vectorcall function; NULL where it has none. */
-    static vectorcallfunc *aio_vectorcall_of(PyObject *callable) {
-        PyTypeObject *type = Py_TYPE(callable);
-        if (!PyType_HasFeature(type, Py_TPFLAGS_HAVE_VECTORCALL) || type->tp_vectorcall_offset <= 0)
+    /* Where a compiled class keeps a method; NULL for a method that is not called with (self, args, count, names). */
+    static PyMethodDef *aio_definition_of(PyObject *method) {
+        PyMethodDef *definition;
+        if (!Py_IS_TYPE(method, &PyMethodDescr_Type))
             return NULL;
-        return (vectorcallfunc *)((char *)callable + type->tp_vectorcall_offset);
+        definition = ((PyMethodDescrObject *)method)->d_method;
+        return definition->ml_flags == (METH_FASTCALL | METH_KEYWORDS) ? definition : NULL;
     }
     """
-    vectorcallfunc *aio_vectorcall_of(object callable)
+    ctypedef void (*PyCFunction)()
+    ctypedef struct Definition "PyMethodDef":
+        PyCFunction ml_meth
+        const char *ml_doc
+    Definition *aio_definition_of(object method)
 
 cdef object extract_stack = format_helpers.extract_stack
 cdef object getframe = sys._getframe
@@ -55,6 +60,10 @@ cdef frozenset TASK_OPTIONS = frozenset(
 )
 # Task is looked up in it for each task: a program may put another class there.
 cdef dict tasks_module = tasks.__dict__
+
+
+cdef bint is_own(object method, object own) except -1:
+    return type(method) is type(own) and method == own  # a Mock's == may say anything
 
 
 cdef int64_t seconds_to_ns(double when) noexcept:
@@ -108,10 +117,10 @@ cdef class LoopCore:
         if self.context is NO_CONTEXT:
             return 0  # __init__ will ask
         if name == "time":
-            own = getattr(self.time, "__func__", self.time) is LoopCore.time
+            own = is_own(self.time, LoopCore.time.__get__(self))
             self.context.clock = None if own else self._replaced_time
         elif name == "call_soon":
-            own = getattr(self.call_soon, "__func__", self.call_soon) is LoopCore.call_soon
+            own = is_own(self.call_soon, LoopCore.call_soon.__get__(self))
             self.context.loop_debug = &self._debug if own else NULL
         return 0
 
@@ -402,27 +411,20 @@ cdef class LoopCore:
             base_events.logger.warning("Executing %s took %.3f seconds", name, took_ns / 1e9)
 
 
-LoopCore.create_task.__signature__ = inspect.signature(base_create_task)
-
-
 # -- The usual calls, short: no tuple of the arguments, and `context` by identity. All else goes to the methods above, whose
-# own vectorcall functions are kept for that --
+# own functions are kept for that --
 
 cdef str CONTEXT = sys.intern("context")
 # The tuple ("context",) that was seen last, if its string is not the interned one: _asyncio has one of its own.
 cdef tuple context_names = ()
-cdef vectorcallfunc full_call_soon
-cdef vectorcallfunc full_call_soon_threadsafe
-cdef vectorcallfunc full_call_later
-cdef vectorcallfunc full_call_at
-cdef vectorcallfunc full_create_task
+cdef Method full_call_soon
+cdef Method full_call_soon_threadsafe
+cdef Method full_call_later
+cdef Method full_call_at
+cdef Method full_create_task
 
 
-cdef inline bint is_usual(PyObject *const *args, Py_ssize_t count, Py_ssize_t least, PyObject *names) except -1:
-    if count < least:
-        return False
-    if not isinstance(<object>args[0], LoopCore):  # Cython does not look
-        raise TypeError(f"expected a loop, got {type(<object>args[0]).__name__}")
+cdef inline bint is_usual(PyObject *names) except -1:
     return names == NULL or names == <PyObject *>context_names or only_context(<tuple>names)
 
 
@@ -442,45 +444,43 @@ cdef inline PyObject *context_of(PyObject *const *args, Py_ssize_t count, PyObje
     return NULL if names == NULL else args[count]
 
 
-cdef object short_call_soon(PyObject *method, PyObject *const *args, size_t nargsf, PyObject *names):
-    cdef Py_ssize_t count = PyVectorcall_NARGS(nargsf)
-    if is_usual(args, count, 2, names):
-        return (<LoopCore>args[0]).soon(args[1], args + 2, count - 2, context_of(args, count, names))
-    return full_call_soon(method, args, nargsf, names)
+cdef object short_call_soon(PyObject *loop, PyObject *const *args, Py_ssize_t count, PyObject *names):
+    if count >= 1 and is_usual(names):
+        return (<LoopCore>loop).soon(args[0], args + 1, count - 1, context_of(args, count, names))
+    return full_call_soon(loop, args, count, names)
 
 
-cdef object short_call_soon_threadsafe(PyObject *method, PyObject *const *args, size_t nargsf, PyObject *names):
-    cdef Py_ssize_t count = PyVectorcall_NARGS(nargsf)
-    if is_usual(args, count, 2, names):
-        return (<LoopCore>args[0]).soon_threadsafe(args[1], args + 2, count - 2, context_of(args, count, names))
-    return full_call_soon_threadsafe(method, args, nargsf, names)
+cdef object short_call_soon_threadsafe(PyObject *loop, PyObject *const *args, Py_ssize_t count, PyObject *names):
+    if count >= 1 and is_usual(names):
+        return (<LoopCore>loop).soon_threadsafe(args[0], args + 1, count - 1, context_of(args, count, names))
+    return full_call_soon_threadsafe(loop, args, count, names)
 
 
-cdef object short_call_later(PyObject *method, PyObject *const *args, size_t nargsf, PyObject *names):
-    cdef Py_ssize_t count = PyVectorcall_NARGS(nargsf)
-    if is_usual(args, count, 3, names):
-        return (<LoopCore>args[0]).later(<object>args[1], args[2], args + 3, count - 3, context_of(args, count, names))
-    return full_call_later(method, args, nargsf, names)
+cdef object short_call_later(PyObject *loop, PyObject *const *args, Py_ssize_t count, PyObject *names):
+    if count >= 2 and is_usual(names):
+        return (<LoopCore>loop).later(<object>args[0], args[1], args + 2, count - 2, context_of(args, count, names))
+    return full_call_later(loop, args, count, names)
 
 
-cdef object short_call_at(PyObject *method, PyObject *const *args, size_t nargsf, PyObject *names):
-    cdef Py_ssize_t count = PyVectorcall_NARGS(nargsf)
-    if is_usual(args, count, 3, names) and args[1] != <PyObject *>None:
-        return (<LoopCore>args[0]).at(<object>args[1], 0, args[2], args + 3, count - 3, context_of(args, count, names))
-    return full_call_at(method, args, nargsf, names)
+cdef object short_call_at(PyObject *loop, PyObject *const *args, Py_ssize_t count, PyObject *names):
+    if count >= 2 and is_usual(names) and args[0] != <PyObject *>None:
+        return (<LoopCore>loop).at(<object>args[0], 0, args[1], args + 2, count - 2, context_of(args, count, names))
+    return full_call_at(loop, args, count, names)
 
 
-cdef object short_create_task(PyObject *method, PyObject *const *args, size_t nargsf, PyObject *names):
-    if names == NULL and is_usual(args, PyVectorcall_NARGS(nargsf), 2, NULL) and PyVectorcall_NARGS(nargsf) == 2:
-        return (<LoopCore>args[0]).new_task(<object>args[1], None)
-    return full_create_task(method, args, nargsf, names)
+cdef object short_create_task(PyObject *loop, PyObject *const *args, Py_ssize_t count, PyObject *names):
+    if names == NULL and count == 1:
+        return (<LoopCore>loop).new_task(<object>args[0], None)
+    return full_create_task(loop, args, count, names)
 
 
-cdef int shorten(object method, vectorcallfunc short, vectorcallfunc *full) except -1:
-    cdef vectorcallfunc *slot = aio_vectorcall_of(method)
-    if slot != NULL:
-        full[0] = slot[0]
-        slot[0] = short
+cdef int shorten(object method, Method short, Method *full) except -1:
+    """The interpreter has looked that `self` is of the class before it calls either."""
+    cdef Definition *definition = aio_definition_of(method)
+    if definition == NULL:
+        raise SystemError(f"{method!r} was compiled in another way than expected")
+    full[0] = <Method>definition.ml_meth
+    definition.ml_meth = <PyCFunction>short
     return 0
 
 
@@ -489,3 +489,7 @@ shorten(LoopCore.call_soon_threadsafe, short_call_soon_threadsafe, &full_call_so
 shorten(LoopCore.call_later, short_call_later, &full_call_later)
 shorten(LoopCore.call_at, short_call_at, &full_call_at)
 shorten(LoopCore.create_task, short_create_task, &full_create_task)
+
+# What inspect.signature() reads: this Python's own.
+cdef bytes create_task_doc = f"create_task{inspect.signature(base_create_task)}\n--\n\n".replace("self", "$self", 1).encode()
+aio_definition_of(LoopCore.create_task).ml_doc = create_task_doc

@@ -61,37 +61,29 @@ cdef class Place:
     cdef object owner
 
 
-cdef class RingOperations:
+class RingOperations:
     """Operations that need io_uring. Every method raises OSError with what the kernel says, EOPNOTSUPP where it does not know the
     operation, and RuntimeError while the loop's monitor is another one. Cancelling ends the await with the operation.
 
     Nothing here blocks the loop, and what a turn asks for is submitted by one system call, or one for 16.
     """
 
-    cdef LoopCore loop
-
     def __init__(self, LoopCore loop not None):
-        self.loop = loop
-
-    cdef Operation make(self, int opcode, str since, int fd, uint64_t address, uint32_t size, int64_t offset, object memory):
-        if not self.loop.context.monitor.has_ring:
-            raise RuntimeError(f"loop.uring needs fdmon 'io_uring'; this loop uses {self.loop.context.fdmon!r}")
-        if opcode not in known_operations():
-            raise OSError(EOPNOTSUPP, f"io_uring operation {opcode} came with Linux {since}, this kernel does not have it")
-        return new_operation(self.loop, opcode, fd, address, size, offset, memory)
+        self._loop = loop
 
     async def splice(self, int src, int dst, uint32_t count, *, offset_src=None, offset_dst=None, uint32_t flags=0):
         """Move up to `count` bytes from fd `src` to fd `dst`, one of which is a pipe, as os.splice() does: the number moved, 0 at the
         end. A CancelledError has the number as its attribute `done`."""
-        cdef Operation operation = self.make(AIO_OP_SPLICE, "5.7", dst, <uint64_t><int64_t>as_offset(offset_src), count,
-                                             as_offset(offset_dst), None)
+        cdef Operation operation = made(
+            self._loop, AIO_OP_SPLICE, "5.7", dst, <uint64_t><int64_t>as_offset(offset_src), count, as_offset(offset_dst), None
+        )
         operation.sqe.file_index = src
         operation.sqe.op_flags = flags
         return await moved(operation)
 
     async def tee(self, int src, int dst, uint32_t count, uint32_t flags=0):
         """Copy up to `count` bytes from one pipe to another without taking them: the number. As splice() otherwise."""
-        cdef Operation operation = self.make(AIO_OP_TEE, "5.8", dst, 0, count, 0, None)
+        cdef Operation operation = made(self._loop, AIO_OP_TEE, "5.8", dst, 0, count, 0, None)
         operation.sqe.file_index = src
         operation.sqe.op_flags = flags
         return await moved(operation)
@@ -100,7 +92,9 @@ cdef class RingOperations:
         """As os.waitid(): waits for a child without blocking; os.waitid_result, or None with os.WNOHANG where there is none."""
         cdef Place place = Place.__new__(Place)
         memset(&place.info, 0, sizeof(place.info))
-        cdef Operation operation = self.make(AIO_OP_WAITID, "6.7", id, 0, <uint32_t>idtype, <int64_t>&place.info, place)
+        cdef Operation operation = made(
+            self._loop, AIO_OP_WAITID, "6.7", id, 0, <uint32_t>idtype, <int64_t>&place.info, place
+        )
         operation.sqe.file_index = options
         check(await operation)
         if place.info.si_pid == 0:
@@ -114,14 +108,18 @@ cdef class RingOperations:
         (mmap, multiprocessing.shared_memory). Raises BlockingIOError where the word is not `expected`, ValueError where
         it is not inside the buffer or not aligned."""
         cdef const unsigned char[::1] view = memoryview(buffer).cast("B")
-        cdef Operation operation = self.make(AIO_OP_FUTEX_WAIT, "6.7", FUTEX2_SIZE_U32, word_at(view, offset), 0, expected, buffer)
+        cdef Operation operation = made(
+            self._loop, AIO_OP_FUTEX_WAIT, "6.7", FUTEX2_SIZE_U32, word_at(view, offset), 0, expected, buffer
+        )
         operation.sqe.addr3 = FUTEX_BITSET_MATCH_ANY
         check(await operation)
 
     async def futex_wake(self, buffer, uint32_t count=1, Py_ssize_t offset=0):
         """Wake up to `count` of those that futex_wait(), or futex(2) in any process, for this word: how many it were."""
         cdef const unsigned char[::1] view = memoryview(buffer).cast("B")
-        cdef Operation operation = self.make(AIO_OP_FUTEX_WAKE, "6.7", FUTEX2_SIZE_U32, word_at(view, offset), 0, count, buffer)
+        cdef Operation operation = made(
+            self._loop, AIO_OP_FUTEX_WAKE, "6.7", FUTEX2_SIZE_U32, word_at(view, offset), 0, count, buffer
+        )
         operation.sqe.addr3 = FUTEX_BITSET_MATCH_ANY
         return check(await operation)
 
@@ -136,11 +134,23 @@ cdef class RingOperations:
         place.how.flags = flags | O_CLOEXEC
         place.how.mode = mode
         place.how.resolve = resolve
-        cdef Operation operation = self.make(AIO_OP_OPENAT2, "5.6", AT_FDCWD if dir_fd is None else dir_fd,
-                                             <uint64_t><const char *>name, sizeof(place.how), <int64_t>&place.how, place)
+        cdef Operation operation = made(
+            self._loop, AIO_OP_OPENAT2, "5.6", AT_FDCWD if dir_fd is None else dir_fd, <uint64_t><const char *>name,
+            sizeof(place.how), <int64_t>&place.how, place
+        )
         # Else the kernel begins with O_NONBLOCK, which opens a FIFO without its other end (Linux 6.18).
         operation.sqe.flags = AIO_SQE_ASYNC
         return check(await opened(operation), os.fspath(path))
+
+
+cdef Operation made(
+    LoopCore loop, int opcode, str since, int fd, uint64_t address, uint32_t size, int64_t offset, object memory
+):
+    if not loop.context.monitor.has_ring:
+        raise RuntimeError(f"loop.uring needs fdmon 'io_uring'; this loop uses {loop.context.fdmon!r}")
+    if opcode not in known_operations():
+        raise OSError(EOPNOTSUPP, f"io_uring operation {opcode} came with Linux {since}, this kernel does not have it")
+    return new_operation(loop, opcode, fd, address, size, offset, memory)
 
 
 async def moved(Operation operation):

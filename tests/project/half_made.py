@@ -126,6 +126,19 @@ def try_subject(cls: type, make: Callable[[], Any]) -> None:
         use(cls, make(), name, FEW if name in SPECIAL else FEW + with_each(others))
 
 
+def try_strangers(cls: type) -> None:
+    """What the class has, called through it with objects that are not of it, as in Loop.time(object())."""
+    for name in vars(cls):
+        member = getattr(cls, name)
+        for stranger in (*PLAIN, cls, *half_made_objects()):
+            if isinstance(stranger, cls):
+                continue
+            attempt(f"reading {cls.__name__}.{name} of", getattr(member, "__get__", None), stranger)
+            attempt(f"setting {cls.__name__}.{name} of", getattr(member, "__set__", None), stranger, None)
+            for count in range(3) if callable(member) else ():
+                attempt(f"{cls.__name__}.{name}", member, stranger, *[None] * count)
+
+
 def with_each(others: list[Any]) -> list[tuple[Any, ...]]:
     return [args for other in others for args in ((other,), (other, None), (None, other), (other, 0))]
 
@@ -182,6 +195,8 @@ def try_package(package: str) -> list[str]:
         subjects += [(aioqemu_loop.Loop, lambda: aioqemu_loop.Loop.__new__(aioqemu_loop.Loop))]
         subjects += [(aioqemu_loop.Loop, live_loop)]
     failures = {f"{cls.__module__}.{cls.__name__}": in_fork(try_subject, cls, make) for cls, make in subjects}
+    classes = compiled_classes(package)
+    failures |= {f"{cls.__name__} of others": in_fork(try_strangers, cls) for cls in classes}
     failures[f"functions of {package}"] = in_fork(try_functions, package)
     return [f"{what}: {failure}" for what, failure in failures.items() if failure]
 

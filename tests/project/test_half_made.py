@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import aioqemu_loop
 from tests.project import half_made
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +25,12 @@ def test_no_call_of_a_half_made_object_crashes(packages: tuple[str, ...]) -> Non
 def test_all_packages_are_tried() -> None:
     folders = {path.parent.name for path in (ROOT / "aioqemu_loop").rglob("*.pyx")}
     assert set(half_made.PACKAGES) == folders
+
+
+def test_a_method_knows_a_stranger() -> None:
+    """Cython's own methods do not look, and took any object for one of their class: SIGSEGV."""
+    with pytest.raises(TypeError, match="'time'"):
+        aioqemu_loop.Loop.time(object())  # type: ignore[arg-type]
 
 
 def test_a_crash_is_told() -> None:
