@@ -5,9 +5,11 @@
     python -m bench --workloads 'tcp/*/50x1KiB,udp/*' --loops aioqemu,uvloop --syscalls
     python -m bench --list
 
-Every measurement is new processes: the one under test on one CPU, a load program in C (or wrk) on another. The
-table shows medians; the ratios are medians of those within each round. bench/loops.py says what the names of the
-loops mean, docs/performance.md what is measured and how.
+Every measurement is new processes: the one under test on one CPU, a load program in C (or wrk) on another. With --keep
+those under test live through all rounds of a workload: where the machine's speed changes from second to second, many
+short rounds tell more (--keep --rounds 25 --seconds 0.2 --warmup 0.05). The table shows medians; the ratios are
+medians of those within each round. bench/loops.py says what the names of the loops mean, docs/performance.md what is
+measured and how.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--warmup", type=float, default=WARMUP_S, help="seconds that do not count; default: %(default)s"
     )
+    parser.add_argument("--keep", action="store_true", help="the processes under test live through a workload's rounds")
     parser.add_argument("--quick", action="store_true", help=f"one short round of {', '.join(loops.QUICK)}")
     parser.add_argument("--syscalls", action="store_true", help="also count system calls, with strace, in runs apart")
     parser.add_argument("--unpinned", action="store_true", help="let the kernel choose the CPUs")
@@ -86,7 +89,8 @@ def main() -> int:
         Services(LOAD_CPU if pinned else None) as services,
     ):
         plan = Plan(words.seconds, words.warmup, pinned, Path(folder), services)
-        judge = Judge(plan, chosen, names, bool(words.loops), result.missing, result.left_out, result.samples)
+        judge = Judge(plan, chosen, names, bool(words.loops), words.keep)
+        result.missing, result.left_out, result.samples = judge.missing, judge.left_out, judge.samples
         try:
             run(judge, words.rounds, words.syscalls, result, path)
         except KeyboardInterrupt:
@@ -103,9 +107,7 @@ def run(judge: Judge, rounds: int, syscalls: bool, result: Results, path: Path) 
     for what, reason in (*judge.missing.items(), *judge.left_out.items()):
         print(f"{what}: left out, {reason}", file=sys.stderr)
     with shown(judge.total_s(rounds, syscalls)) as progress:
-        for turn in range(rounds):
-            judge.measure_round(turn, progress)
-            result.save(path)
+        judge.measure(rounds, progress, lambda: result.save(path))
         if syscalls:
             judge.trace(progress)
 

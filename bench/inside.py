@@ -1,7 +1,7 @@
 """The process of a loop that is measured from inside: `python -m bench.inside LOOP CASE SECONDS WARMUP [ADDRESS]`.
 
-It warms up, prints "ready", waits for a line (so that strace may attach meanwhile), measures, and prints one line of
-JSON. CASE "none" only shows that the loop can be had and runs.
+It warms up and prints "ready". Then for each line that it reads (before the first one strace may attach) it measures
+and prints one line of JSON. CASE "none" only shows that the loop can be had and runs.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ async def nothing() -> None:
     pass
 
 
-async def measure(case: Case, seconds: float, warmup: float, address: str) -> dict[str, float]:
+async def measure(case: Case, seconds: float, warmup: float, address: str) -> None:
     await case(Clock(warmup, address))
     # The collector stays on, because handles and tasks cost it time. But its full passes should not walk the
     # modules that the benchmark happened to import.
     gc.collect()
     gc.freeze()
     print("ready", flush=True)
-    sys.stdin.readline()
-    clock = Clock(seconds, address)
-    await case(clock)
-    return {"peak_kib": peak_kib("self")} | clock.result()  # in this order: the result sorts latencies
+    while sys.stdin.readline():
+        clock = Clock(seconds, address)
+        await case(clock)
+        answer = {"peak_kib": peak_kib("self")} | clock.result()  # in this order: the result sorts latencies
+        print(json.dumps(answer), flush=True)
 
 
 def main() -> None:
@@ -52,8 +53,7 @@ def main() -> None:
         print("ready", flush=True)
         return
     syscalls.allow_tracing()
-    answer = loops.run(words.loop, measure(CASES[words.case], words.seconds, words.warmup, words.address))
-    print(json.dumps(answer), flush=True)
+    loops.run(words.loop, measure(CASES[words.case], words.seconds, words.warmup, words.address))
 
 
 if __name__ == "__main__":

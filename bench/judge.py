@@ -1,7 +1,8 @@
-"""Measures workloads on loops: interleaved, in new processes, and with every failure put into words.
+"""Measures workloads on loops: interleaved, and with every failure put into words.
 
 The loops take turns within a workload, and the order rotates from round to round, so that a noisy minute hits all
-of them.
+of them. Each measurement has new processes; or those of a workload live through all its rounds, which may then be many
+and short, so that also a noisy second hits all.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from bench import NotMeasured, loops, syscalls
 from bench.children import Child
 from bench.plan import Plan, nobody
-from bench.runners import runner
+from bench.runners import Measure, runner
 from bench.samples import Sample, measured
 from bench.workloads import Inside, Served, Workload
 
@@ -23,6 +24,7 @@ CHECK_TIMEOUT_S = 20.0
 TRIES = 2  # where a workload has only failed on a loop, so often, it is not tried again
 TRACE_SECONDS = 0.5
 TRACED = -1  # the round of a sample that strace has counted
+FAILURES = (NotMeasured, ValueError, OSError)  # ValueError: not the JSON that was promised
 
 Progress = Callable[[str, float], None]  # what is being measured now, and the seconds that the last one was to take
 
@@ -33,6 +35,7 @@ class Judge:
     workloads: Sequence[Workload]
     names: Sequence[str]  # of loops
     every_setting: bool  # also where backend and poll mode cannot make a difference
+    keep: bool = False  # the processes of a workload live through all its rounds
     missing: dict[str, str] = field(default_factory=dict)  # loop -> why it cannot be had
     left_out: dict[str, str] = field(default_factory=dict)  # workload -> why it cannot be had
     samples: list[Sample] = field(default_factory=list)
@@ -51,19 +54,34 @@ class Judge:
     def pairs(self, turn: int) -> Iterator[tuple[Workload, str]]:
         """What one round measures, in its order."""
         for workload in self.workloads:
-            if workload.name in self.left_out:
-                continue
-            names = [name for name in self.names if name not in self.missing and self._suits(workload, name)]
-            first = turn % max(1, len(names))
-            for name in names[first:] + names[:first]:
-                yield workload, name
+            if workload.name not in self.left_out:
+                yield from ((workload, name) for name in self._order(workload, turn))
+
+    def _order(self, workload: Workload, turn: int) -> list[str]:
+        names = [name for name in self.names if name not in self.missing and self._suits(workload, name)]
+        first = turn % max(1, len(names))
+        return names[first:] + names[:first]
 
     def total_s(self, rounds: int, traced: bool) -> float:
         """About how long it all takes."""
-        each: list[float] = [runner(workload).cost_s(workload, self.plan) for workload, _ in self.pairs(0)]
         again = self._tracing()
+        each: list[float] = [runner(workload).cost_s(workload, self.plan) for workload, _ in self.pairs(0)]
+        starts: list[float] = [runner(workload).START_COST_S for workload, _ in self.pairs(0)]
         traces: list[float] = [runner(workload).cost_s(workload, again) for workload, _ in self.pairs(0)]
-        return rounds * sum(each) + (sum(traces) if traced else 0.0)
+        kept = (rounds - 1) * sum(starts) if self.keep else 0.0
+        return rounds * sum(each) - kept + (sum(traces) if traced else 0.0)
+
+    def measure(self, rounds: int, progress: Progress, after_each: Callable[[], None]) -> None:
+        """`after_each` round, or with `keep` after all rounds of a workload."""
+        if not self.keep:
+            for turn in range(rounds):
+                self.measure_round(turn, progress)
+                after_each()
+            return
+        for workload in self.workloads:
+            if workload.name not in self.left_out:
+                self.measure_kept(workload, rounds, progress)
+                after_each()
 
     def measure_round(self, turn: int, progress: Progress) -> None:
         for workload, name in self.pairs(turn):
@@ -74,12 +92,31 @@ class Judge:
                 continue
             progress(f"{workload.name}: {name}", 0.0)
             try:
-                answer = runner(workload).run(workload, name, self.plan, nobody)
-                sample = measured(workload.name, name, turn, answer)
-            except (NotMeasured, ValueError, OSError) as reason:  # ValueError: not the JSON that was promised
+                with runner(workload).opened(workload, name, self.plan) as measure:
+                    sample = measured(workload.name, name, turn, measure(nobody))
+            except FAILURES as reason:
                 sample = Sample(workload.name, name, turn, str(reason))
             self.samples.append(sample)
             progress(f"{workload.name}: {name}", cost)
+
+    def measure_kept(self, workload: Workload, rounds: int, progress: Progress) -> None:
+        """All rounds of a workload, one process under test for each loop. A loop that failed takes no more part."""
+        kind = runner(workload)
+        cost = kind.cost_s(workload, self.plan) - kind.START_COST_S
+        alive: dict[str, Measure] = {}
+        with contextlib.ExitStack() as stack:
+            for turn in range(rounds):
+                for name in self._order(workload, turn):
+                    progress(f"{workload.name}: {name}", 0.0 if turn else kind.START_COST_S)
+                    try:
+                        if turn == 0:
+                            alive[name] = stack.enter_context(kind.opened(workload, name, self.plan))
+                        if name in alive:
+                            self.samples.append(measured(workload.name, name, turn, alive[name](nobody)))
+                    except FAILURES as reason:
+                        alive.pop(name, None)
+                        self.samples.append(Sample(workload.name, name, turn, str(reason)))
+                    progress(f"{workload.name}: {name}", cost)
 
     def trace(self, progress: Progress) -> None:
         """Count the system calls, in a run of its own for each pair."""
@@ -123,8 +160,9 @@ def traced(workload: Workload, name: str, plan: Plan) -> Sample:
         counts.update(found)
 
     try:
-        answer = runner(workload).run(workload, name, plan, watch)
-    except (NotMeasured, ValueError, OSError) as reason:
+        with runner(workload).opened(workload, name, plan) as measure:
+            answer = measure(watch)
+    except FAILURES as reason:
         return Sample(workload.name, name, TRACED, str(reason))
     calls, words = syscalls.per_item(counts, max(1.0, answer["operations"]))
     return Sample(workload.name, name, TRACED, calls=calls, call_names=words)

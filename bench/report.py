@@ -146,11 +146,12 @@ def _note(result: Results, workload: str, loop: str) -> str:
 def _machine(result: Results) -> str:
     machine = result.machine
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    kept = " in processes that live through them" if result.arguments.get("keep") else ""
     lines = [
         f"{result.date}: {machine['cpus']} CPUs of {machine['cpu']}, Linux {machine['kernel']}, {machine['python']},",
         f"{machine['openssl']}; this project at {machine['commit'] or 'no commit'}; {packages}.",
-        f"{result.arguments['rounds']} rounds of {result.arguments['seconds']} s; medians; ratios are those within a",
-        "round. CPU time is that of the server's process, per operation.",
+        f"{result.arguments['rounds']} rounds of {result.arguments['seconds']} s{kept}; medians; ratios are",
+        "those within a round. CPU time is that of the server's process, per operation.",
     ]
     if machine["environment"]:
         lines.append("Set: " + ", ".join(f"{key}={value}" for key, value in machine["environment"].items()) + ".")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import re
 import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 
 from bench import NotMeasured
 from bench.children import Child, cpu_us, on_cpu, peak_kib
@@ -24,7 +26,8 @@ NEEDED = {"uvicorn": ("uvicorn", "httptools"), "aiohttp": ("aiohttp",)}
 UNITS_US = {"us": 1.0, "ms": 1e3, "s": 1e6}
 
 
-def run(workload: Http, loop: str, plan: Plan, watch: Watch) -> dict[str, float]:
+@contextlib.contextmanager
+def opened(workload: Http, loop: str, plan: Plan) -> Iterator[Callable[[Watch], dict[str, float]]]:
     command = [sys.executable, "-m", "bench.web", loop, workload.app]
     if workload.tls:
         command += ["--tls", plan.certificate()]
@@ -32,12 +35,16 @@ def run(workload: Http, loop: str, plan: Plan, watch: Watch) -> dict[str, float]
         address = child.read_line(START_TIMEOUT_S).removeprefix("ready ")
         url = f"{'https' if workload.tls else 'http'}://{address}{workload.path}"
         wrk(url, WARMUP_S, plan, child)
-        before, own = cpu_us(child.pid), _children_s()
-        with watch(child.pid):
-            answer = wrk(url, seconds(workload, plan), plan, child)
-        after, own = cpu_us(child.pid), _children_s() - own
-        answer |= {"user_us": after[0] - before[0], "sys_us": after[1] - before[1]}
-        return answer | {"peak_kib": peak_kib(child.pid), "load_busy": own / answer["seconds"]}
+
+        def measure(watch: Watch) -> dict[str, float]:
+            before, own = cpu_us(child.pid), _children_s()
+            with watch(child.pid):
+                answer = wrk(url, seconds(workload, plan), plan, child)
+            after, own = cpu_us(child.pid), _children_s() - own
+            answer |= {"user_us": after[0] - before[0], "sys_us": after[1] - before[1]}
+            return answer | {"peak_kib": peak_kib(child.pid), "load_busy": own / answer["seconds"]}
+
+        yield measure
 
 
 def _children_s() -> float:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+from collections.abc import Callable, Iterator
 
 from bench.children import Child
 from bench.plan import Plan, Watch
@@ -19,17 +21,22 @@ def seconds(workload: Inside, plan: Plan) -> float:
     return plan.seconds if workload.service else plan.seconds * SECONDS_PART
 
 
-def run(workload: Inside, loop: str, plan: Plan, watch: Watch) -> dict[str, float]:
+@contextlib.contextmanager
+def opened(workload: Inside, loop: str, plan: Plan) -> Iterator[Callable[[Watch], dict[str, float]]]:
     command = [sys.executable, "-m", "bench.inside", loop, workload.case]
     command += [str(seconds(workload, plan)), str(plan.warmup)]
     if workload.service:
         command.append(plan.services.address(workload.service))
     with Child(command, plan.server_cpu) as child:
         child.read_line(plan.warmup + START_TIMEOUT_S)
-        with watch(child.pid):
-            child.send_line("go")
-            answer: dict[str, float] = json.loads(child.read_line(seconds(workload, plan) + END_TIMEOUT_S))
-    return answer
+
+        def measure(watch: Watch) -> dict[str, float]:
+            with watch(child.pid):
+                child.send_line("go")
+                answer: dict[str, float] = json.loads(child.read_line(seconds(workload, plan) + END_TIMEOUT_S))
+            return answer
+
+        yield measure
 
 
 def why_not(workload: Inside, plan: Plan) -> None:

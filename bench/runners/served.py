@@ -7,7 +7,7 @@ import json
 import resource
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from bench import loops, native
 from bench.children import Child, peak_kib
@@ -47,15 +47,20 @@ def server(workload: Served, loop: str, plan: Plan) -> Iterator[tuple[Child, str
             yield child, child.read_line(START_TIMEOUT_S).removeprefix("ready ")
 
 
-def run(workload: Served, loop: str, plan: Plan, watch: Watch) -> dict[str, float]:
+@contextlib.contextmanager
+def opened(workload: Served, loop: str, plan: Plan) -> Iterator[Callable[[Watch], dict[str, float]]]:
     load = dict(workload.load)
     with files_for(load["connections"] + load.get("idle", 0)), server(workload, loop, plan) as (child, address):
         options = {**load, "seconds": plan.seconds, "warmup": plan.warmup, "pid": child.pid}
         command = [native.build(workload.program, workload.tls), address]
         command += [f"{key}={value}" for key, value in options.items()]
-        with watch(child.pid), Child(command, plan.load_cpu) as loading:
-            answer: dict[str, float] = json.loads(loading.read_line(plan.seconds + plan.warmup + END_TIMEOUT_S))
-        return answer | {"peak_kib": peak_kib(child.pid)}
+
+        def measure(watch: Watch) -> dict[str, float]:
+            with watch(child.pid), Child(command, plan.load_cpu) as loading:
+                answer: dict[str, float] = json.loads(loading.read_line(plan.seconds + plan.warmup + END_TIMEOUT_S))
+            return answer | {"peak_kib": peak_kib(child.pid)}
+
+        yield measure
 
 
 def why_not(workload: Served, plan: Plan) -> None:

@@ -9,10 +9,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bench import NotMeasured, judge, native, report, results, workloads
+from bench import NotMeasured, children, judge, native, report, results, workloads
 from bench.plan import LOAD_CPU, Plan, nobody
 from bench.runners import http
 from bench.samples import Sample
@@ -87,6 +88,37 @@ def test_one_command_measures_every_kind_and_leaves_tables_and_json(tmp_path: Pa
         assert column in text
     assert "to uvloop" not in text  # it was not measured: the column has no value and is left out
     assert "nonsense" in text
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", CHEAP)
+def test_processes_may_live_through_all_rounds(plan: Plan, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (workload,) = workloads.chosen([name], full=False)
+    started: list[str] = []
+    start = children.Child.__init__
+
+    def noted(self: children.Child, command: list[str], *others: Any, **options: Any) -> None:
+        started.extend(word for word in command if word in ("bench.inside", "bench.servers"))
+        start(self, command, *others, **options)
+
+    monkeypatch.setattr(children.Child, "__init__", noted)
+    judging = judge.Judge(plan, [workload], ["asyncio", "aioqemu"], every_setting=False, keep=True)
+    judging.measure(3, nobody_watches, lambda: None)
+    assert len(started) == 2
+    assert [(sample.round, sample.loop) for sample in judging.samples] == [
+        *[(0, "asyncio"), (0, "aioqemu")],
+        *[(1, "aioqemu"), (1, "asyncio")],
+        *[(2, "asyncio"), (2, "aioqemu")],
+    ]
+    assert [sample.failure for sample in judging.samples if sample.failure] == []
+
+
+def test_who_failed_takes_no_further_part(plan: Plan) -> None:
+    broken = workloads.Inside("broken/case", "no_such_case")
+    judging = judge.Judge(plan, [broken], ["asyncio"], every_setting=False, keep=True)
+    judging.measure(3, nobody_watches, lambda: None)
+    (sample,) = judging.samples
+    assert "no_such_case" in str(sample.failure)
 
 
 @needs_compiler
