@@ -28,6 +28,8 @@ cdef class ContextCore:
     cdef int depth
     cdef unsigned long home
     cdef bint dispatching
+    # The callback that runs is the only one of its batch, and nothing was sent before it returned.
+    cdef bint alone
     cdef bint look_now
     cdef int64_t looked_ns
     cdef int64_t clocked_ns
@@ -75,6 +77,7 @@ cdef class ContextCore:
     cdef int run_timed(self, Runnable item) except -1
     cdef int report(self, object item, object exc) except -1
     cdef int add_flush(self, Flushable item) except -1
+    cdef bint sends_at_once(self, Flushable item) noexcept
     cdef int remove_flush(self, Flushable item) except -1
     cdef int64_t flush_late(self, int64_t due_ns) except? -2
     cdef int flush_writes(self, bint gather) except -1

@@ -64,6 +64,8 @@ cdef int UNCLOCKED_TURNS = 3
 # Output waits for the end of the batch, where all of it goes out together: the peers of many connections are woken up once,
 # not one by one. Where callbacks are slow it goes when one returns so long after the first that wrote.
 cdef int64_t FLUSH_AFTER_NS = 1_000_000
+# After so many turns with one write each the next is taken for such a one (sends_at_once()).
+cdef int SINGLE_WRITES = 3
 # For so many connections at once one system call costs less than theirs; fewer get their answers a little sooner.
 cdef int GATHER_FROM = 4
 
@@ -321,8 +323,10 @@ cdef class ContextCore:
         cdef Runnable item = None
         cdef PyObject *taken
         cdef bint outer = self.dispatching
+        cdef bint outer_alone = self.alone
         cdef int64_t flush_ns = 0
         self.dispatching = True
+        self.alone = last - self.ready.popped == 1
         try:
             while self.ready.popped < last:
                 try:
@@ -340,6 +344,7 @@ cdef class ContextCore:
                     self.report(item, exc)
         finally:
             self.dispatching = outer
+            self.alone = outer_alone
             if self.flush_first is not None:
                 self.flush_writes(not outer)
         return ran
@@ -372,6 +377,23 @@ cdef class ContextCore:
             self.flush_last = item
             self.flush_count += 1
         return 0
+
+    cdef bint sends_at_once(self, Flushable item) noexcept:
+        """Whether a write goes to the kernel before its callback returns: where no other callback could add to it, and in the turns
+        before `item` wrote once, not a header and then a body. A client's request is then under way while the client still
+        prepares to wait."""
+        cdef uint32_t turn = <uint32_t>self.counters.turns
+        if item.wrote_turn == turn:
+            item.single_writes = 0
+            return False
+        item.wrote_turn = turn
+        if item.single_writes < SINGLE_WRITES:
+            item.single_writes += 1
+            return False
+        if not self.alone:
+            return False
+        self.alone = False
+        return True
 
     cdef int remove_flush(self, Flushable item) except -1:
         """`item` has nothing to send here any more."""

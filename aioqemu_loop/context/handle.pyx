@@ -203,7 +203,7 @@ cdef class Handle(Runnable):
             self.drop_arguments()
         return 0
 
-    def cancel(self):
+    def cancel(self, /):
         if not self._cancelled:
             self.end()
 
@@ -213,7 +213,7 @@ cdef class Handle(Runnable):
             self.notes = [self._source_traceback, repr(self)]
         return 0
 
-    def cancelled(self):
+    def cancelled(self, /):
         return self._cancelled
 
     @property
@@ -284,12 +284,12 @@ cdef class ThreadSafeHandle(Handle):
             ended.wait()
         return 0
 
-    def cancel(self):
+    def cancel(self, /):
         self.wait_ended()
         if not self._cancelled:
             self.end()
 
-    def cancelled(self):
+    def cancelled(self, /):
         self.wait_ended()
         return self._cancelled
 
@@ -305,7 +305,7 @@ cdef class TimerHandle(Handle):
     def _scheduled(self):
         return self.timer_seq != 0
 
-    def cancel(self):
+    def cancel(self, /):
         if not self._cancelled:
             if self.untracked:
                 tracked_again(self, 1)  # the heap's, for a while
@@ -313,7 +313,7 @@ cdef class TimerHandle(Handle):
                 self.heap.cancel(self)
             self.end()
 
-    def when(self):
+    def when(self, /):
         return self._when
 
     @property

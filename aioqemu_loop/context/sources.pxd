@@ -1,4 +1,4 @@
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from aioqemu_loop.context.notifier cimport Wakeup
 from aioqemu_loop.context.ready cimport ReadyQueue
@@ -46,6 +46,10 @@ cdef class Timer(Callback):
 
 cdef class Flushable(Runnable):
     cdef bint flush_queued
+    # The turn of the last write, of which only the low bits are kept, and in how many turns before that, one after the other, there was
+    # but one; see AioContext.sends_at_once().
+    cdef uint32_t wrote_turn
+    cdef uint8_t single_writes
     cdef Flushable flush_next
 
     cdef int flush(self) except -1

@@ -208,13 +208,13 @@ cdef class LoopCore:
             self.context.ready.sleeper.notify()
         return handle
 
-    def time(self):
+    def time(self, /):
         """Seconds of the monotonic clock, as time.monotonic()."""
         return clock_ns() / 1e9
 
     # -- small calls that tasks and futures make all the time --
 
-    def create_future(self):
+    def create_future(self, /):
         return PyObject_Call(Future, (), self.future_options)
 
     def create_task(self, coro, **kwargs):
@@ -242,13 +242,13 @@ cdef class LoopCore:
             kwargs["loop"] = self
         return PyObject_Call(tasks_module["Task"], (coro,), kwargs)
 
-    def get_debug(self):
+    def get_debug(self, /):
         return self._debug
 
-    def is_running(self):
+    def is_running(self, /):
         return self._thread_id is not None
 
-    def is_closed(self):
+    def is_closed(self, /):
         return self._closed
 
     # -- readers and writers --

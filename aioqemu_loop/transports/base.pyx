@@ -179,7 +179,7 @@ cdef class BaseTransport(Sink):
 
     # -- closing --
 
-    def is_closing(self):
+    def is_closing(self, /):
         return self.closing
 
     def _force_close(self, exc):

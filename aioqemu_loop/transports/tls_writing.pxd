@@ -32,6 +32,7 @@ cdef class TLSWriting(Layer):
 
     cdef bint lost_write(self) except -1
     cdef bint broken(self) noexcept
+    cdef bint may_gather(self) noexcept
     cdef int pump(self) except -1
     cdef int send_outgoing(self) except -1
     cdef int flow_control(self) except -1

@@ -67,10 +67,13 @@ cdef class TLSWriting(Layer):
         self.queue.append(bytes_of(data), 0)
         if self.state != OPEN or self.below_paused:
             self.flow_control()
-        elif self.context.dispatching and self.queue.size < GATHER_MAX and self.queue.size < self.write_high:
+        elif self.may_gather() and not self.context.sends_at_once(self):
             self.context.add_flush(self)
         else:
             self.pump()
+
+    cdef bint may_gather(self) noexcept:
+        return self.context.dispatching and self.queue.size < GATHER_MAX and self.queue.size < self.write_high
 
     def writelines(self, list_of_data):
         # All of them first: a bad one must not leave those before it half queued.

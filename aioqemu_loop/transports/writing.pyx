@@ -102,7 +102,7 @@ cdef class WritingTransport(FlowControlledTransport):
         """Something was queued."""
         if self.blocked:
             return self.flow_control()
-        if self.may_gather():
+        if self.may_gather() and not self.context.sends_at_once(self):
             return self.context.add_flush(self)
         return self.send_queued()
 
