@@ -1,11 +1,15 @@
 import asyncio
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any
+from typing import Any, TypeVar
 
 from aioqemu_loop.context.aio_context import AioContext, HasFileno
 from aioqemu_loop.context.handle import Handle
 from aioqemu_loop.fdmon.base import FDMon
+
+_Class = TypeVar("_Class", bound=type)
+
+def with_own_methods(cls: _Class) -> _Class: ...
 
 # The public methods (call_soon, add_reader, ...) are typed by BaseEventLoop's stub, the other base of Loop.
 class LoopCore:

@@ -37,12 +37,20 @@ cdef extern from *:
         definition = ((PyMethodDescrObject *)method)->d_method;
         return definition->ml_flags == (METH_FASTCALL | METH_KEYWORDS) ? definition : NULL;
     }
+
+    /* A compiled method as one of `owner`, a subclass; None for anything else. */
+    static PyObject *aio_method_for(PyTypeObject *owner, PyObject *method) {
+        if (!Py_IS_TYPE(method, &PyMethodDescr_Type))
+            Py_RETURN_NONE;
+        return PyDescr_NewMethod(owner, ((PyMethodDescrObject *)method)->d_method);
+    }
     """
     ctypedef void (*PyCFunction)()
     ctypedef struct Definition "PyMethodDef":
         PyCFunction ml_meth
         const char *ml_doc
     Definition *aio_definition_of(object method)
+    object aio_method_for(type owner, object method)
 
 cdef object extract_stack = format_helpers.extract_stack
 cdef object getframe = sys._getframe
@@ -493,3 +501,14 @@ shorten(LoopCore.create_task, short_create_task, &full_create_task)
 # What inspect.signature() reads: this Python's own.
 cdef bytes create_task_doc = f"create_task{inspect.signature(base_create_task)}\n--\n\n".replace("self", "$self", 1).encode()
 aio_definition_of(LoopCore.create_task).ml_doc = create_task_doc
+
+
+def with_own_methods(cls):
+    """Give `cls` LoopCore's public methods as its own, where it has no others: the interpreter (3.11 on) calls a compiled method by its
+    short way only where the object is of just the class that the method is of, and looks for that class among the bases otherwise."""
+    for name, method in vars(LoopCore).items():
+        if not name.startswith("_") and getattr(cls, name) is method:
+            own = aio_method_for(cls, method)
+            if own is not None:
+                setattr(cls, name, own)
+    return cls

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from aioqemu_loop.context import inspection
 from aioqemu_loop.loop import elsewhere, registry, sendfile, subprocesses, unix
-from aioqemu_loop.loop.core import LoopCore
+from aioqemu_loop.loop.core import LoopCore, with_own_methods
 from aioqemu_loop.loop.metrics import Metrics
 from aioqemu_loop.loop.numeric_names import numeric_addresses
 from aioqemu_loop.loop.signals import Signals
@@ -60,6 +60,7 @@ def _set_nodelay(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
+@with_own_methods
 class Loop(SockMethods, _BaseEventLoop):
     """An asyncio event loop with QEMU's AioContext inside.
 
