@@ -17,12 +17,19 @@ HOST = "127.0.0.1"
 
 
 def slow(*_):
-    """Too slow for the loop, however quick: it has no patience any more, until it becomes patient() again."""
-    asyncio.get_running_loop().slow_callback_duration = 0
+    """Too slow for the loop, however quick: it has no patience any more. The last thing in these tests."""
+    loop = asyncio.get_running_loop()
+    loop.slow_callback_duration = 0
+    loop.call_soon(end, loop)
 
 
 def patient(loop):
     loop.slow_callback_duration = 1000
+
+
+def end(loop):
+    patient(loop)
+    loop.call_soon(loop.call_soon, loop.stop)
 
 
 class Method:
@@ -93,13 +100,12 @@ def plain(text):
 
 
 def log_of(loop, caplog, use):
-    """What asyncio logs while `use(loop)` and what it started run, in debug mode."""
+    """What asyncio logs while `use(loop)` and what it started run, in debug mode, until something was slow()."""
     caplog.clear()
     caplog.set_level(logging.DEBUG, "asyncio")
     loop.set_debug(True)
     patient(loop)
     use(loop)
-    loop.call_later(0.002, lambda: (patient(loop), loop.call_soon(loop.call_soon, loop.stop)))
     loop.run_forever()
     gc.collect()
     return [(r.levelname, plain(r.getMessage())) for r in caplog.records if r.name == "asyncio" and "poll" not in r.msg]
@@ -145,7 +151,8 @@ class TestSlowCallbacks:
         assert log() == ["0", "1e-09"]
 
     def test_nothing_outside_of_debug_mode(self, any_loop, caplog):
-        any_loop.call_soon(slow)
+        any_loop.slow_callback_duration = 0
+        any_loop.call_soon(int)
         any_loop.run_until_complete(asyncio.sleep(0))
         assert [r for r in caplog.records if "Executing" in r.getMessage()] == []
 
