@@ -35,8 +35,11 @@ export UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1"
 export PYTHONMALLOC="${PYTHONMALLOC:-malloc}" # each object apart, so that what was freed is known
 export PYTHONPATH="$PWD"                      # also for child processes: before the environment's own package
 export AIOQEMU_TEST_PATIENCE="${AIOQEMU_TEST_PATIENCE:-60}"
+compiler=${CC:-gcc}
+# C++ as well: where a library brings that in later (matplotlib), the sanitizer gives up at its first exception.
+preload="$("$compiler" -print-file-name=libasan.so) $("$compiler" -print-file-name=libstdc++.so.6)"
 # Left out: what counts system calls, of which the sanitizer makes some.
-LD_PRELOAD="$("${CC:-gcc}" -print-file-name=libasan.so)" "$python" -m pytest -q -p no:cacheprovider \
+LD_PRELOAD="$preload" "$python" -m pytest -q -p no:cacheprovider \
     --capture=sys --ignore=tests/fdmon/test_syscalls.py "$@" || failed=1
 if [ -n "$(ls "$findings")" ]; then
     tail -n +1 "$findings"/*

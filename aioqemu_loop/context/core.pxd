@@ -46,8 +46,8 @@ cdef class ContextCore:
     cdef Tracer tracer
     # The loop on top, if there is one, sets these.
     cdef object on_error
-    cdef object on_slow
-    cdef int64_t slow_ns
+    cdef object on_timed
+    cdef bint timed
     cdef object clock
     cdef object on_held
     cdef object on_dispatch

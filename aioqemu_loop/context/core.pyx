@@ -334,7 +334,7 @@ cdef class ContextCore:
                         taken = self.ready.pop()
                         item = <Runnable>taken
                         Py_DECREF(item)
-                        ran += self.run_timed(item) if self.slow_ns else item.run()
+                        ran += self.run_timed(item) if self.timed else item.run()
                         if self.flush_first is not None:
                             flush_ns = self.flush_late(flush_ns)
                 except (SystemExit, KeyboardInterrupt):
@@ -351,13 +351,11 @@ cdef class ContextCore:
 
     cdef int run_timed(self, Runnable item) except -1:
         cdef int64_t started = clock_ns()
-        cdef int64_t took
-        self.on_slow(item, -1)
+        self.on_timed(item, -1)
         try:
             return item.run()
         finally:
-            took = clock_ns() - started
-            self.on_slow(item, took if took >= self.slow_ns else 0)
+            self.on_timed(item, clock_ns() - started)
 
     cdef int report(self, object item, object exc) except -1:
         if self.on_error is None:

@@ -48,13 +48,17 @@ cdef class PollFDMon(FDMon):
     cpdef update(self, AioHandler old, AioHandler new):
         if old is not None and old.mon_token and (new is not old or new.events == 0):
             self.drop(old)
+        cdef pollfd *watched
         if new is None or new.events == 0:
             return
-        check_fd(new.fd)
         if new.mon_token:
-            self.watched.fds[<Py_ssize_t>self.positions[new.mon_token]].events = <short>new.events
+            watched = &self.watched.fds[<Py_ssize_t>self.positions[new.mon_token]]
+            if new.events & ~watched.events:  # to be told less cannot fail
+                check_fd(new.fd)
+            watched.events = <short>new.events
             self.gsource_changes += 1
         else:
+            check_fd(new.fd)
             self.append(new)
 
     cdef int append(self, AioHandler handler) except -1:

@@ -23,8 +23,6 @@ cdef class LoopCore:
     cdef object make_task(self, object coro, dict kwargs)
     cdef int check_debug(self, object callback, str method) except -1
     cdef int note_replaced(self, object name) except -1
-    cdef int choose_timing(self) except -1
-    cdef int64_t slow_callback_ns(self) except -1
     cdef int refuse_closed(self) except -1
     # `args`: `count` of them; `context` None or NULL: a copy of the current one.
     cdef Handle soon(self, PyObject *callback, PyObject *const *args, Py_ssize_t count, PyObject *context)

@@ -105,7 +105,7 @@ cdef class LoopCore:
         self.future_options = {"loop": self}
         self.context = AioContext(fdmon, poll_max_ns)
         self.context.on_error = self._source_failed
-        self.context.on_slow = self._callback_timed
+        self.context.on_timed = self._callback_timed
         self.context.on_held = self._g_source_held
         self.context.on_dispatch = self._dispatch_guest
         self.note_replaced("time")
@@ -354,7 +354,7 @@ cdef class LoopCore:
         context.timers.running = context.timers.size < MANY_TIMERS
         try:
             while True:
-                self.choose_timing()
+                context.timed = self._debug or bool(self._callback_listeners)
                 context.turn(not self._stopping)
                 if self._stopping:
                     break
@@ -362,17 +362,6 @@ cdef class LoopCore:
             context.ready.track_all()
             context.timers.track_all()
             context.leave()
-
-    cdef int choose_timing(self) except -1:
-        # 0 switches timing off, and a duration of 0 means every callback.
-        if self._callback_listeners:
-            self.context.slow_ns = 1
-        else:
-            self.context.slow_ns = self.slow_callback_ns() if self._debug else 0
-        return 0
-
-    cdef int64_t slow_callback_ns(self) except -1:
-        return seconds_to_ns(max(self.slow_callback_duration, 1e-9))
 
     def _dispatch_guest(self):
         """The turns of an outside main loop: in them this is the running loop, as in run_forever(). A task that runs that main
@@ -387,7 +376,7 @@ cdef class LoopCore:
         tracking = self._coroutine_origin_tracking_enabled  # in a nested dispatch it is on
         if self._debug:
             self._set_coroutine_origin_tracking(True)
-        self.choose_timing()
+        self.context.timed = self._debug or bool(self._callback_listeners)
         try:
             self.context.run_guest()
         finally:
@@ -407,14 +396,13 @@ cdef class LoopCore:
         self.call_exception_handler({"message": f"Exception in {source!r}", "exception": exc})
 
     def _callback_timed(self, source, took_ns):
-        """Debug mode, or somebody listens: told before each callback (took_ns -1) and after (0, or its time if that was
-        too long)."""
+        """Debug mode, or somebody listens: told before each callback (took_ns -1) and after."""
         for listener in self._callback_listeners:
             listener(source, took_ns)
         if not self._debug:
             return
         self._current_handle = source if took_ns < 0 and isinstance(source, Handle) else None
-        if took_ns > 0 and took_ns >= self.slow_callback_ns():
+        if took_ns >= 0 and took_ns / 1e9 >= self.slow_callback_duration:
             name = base_events._format_handle(source) if isinstance(source, Handle) else repr(source)
             base_events.logger.warning("Executing %s took %.3f seconds", name, took_ns / 1e9)
 

@@ -239,8 +239,8 @@ cdef class StreamTransport(WritingTransport):
     cdef int writable(self) except -1:
         if self.room_waiter is None:
             return WritingTransport.writable(self)
-        self.engine.write_off()
-        return self.wake_sendfile(None)
+        self.wake_sendfile(None)  # first: the other may fail
+        return self.engine.write_off()
 
     cdef int all_sent(self) except -1:
         if self.empty_waiter is not None and not self.empty_waiter.done():

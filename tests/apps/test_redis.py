@@ -88,13 +88,19 @@ def test_publish_and_subscribe(run, redis_url):
     run(main())
 
 
+async def blocked_in_blpop(client, other, queue):
+    """A task that waits for something in the queue; the server knows."""
+    waiting = asyncio.create_task(client.blpop(queue))
+    while not (await other.info("clients"))["blocked_clients"]:
+        assert not waiting.done()
+    return waiting
+
+
 def test_blpop_gets_what_is_pushed_later(run, redis_url):
     async def main():
         async with client_of(redis_url) as client:
             for i in range(100):
-                waiting = asyncio.create_task(client.blpop("queue"))
-                while not (await client.info("clients"))["blocked_clients"]:
-                    pass
+                waiting = await blocked_in_blpop(client, client, "queue")
                 await client.rpush("queue", i)
                 assert list(await waiting) == [b"queue", str(i).encode()]
 
@@ -104,11 +110,15 @@ def test_blpop_gets_what_is_pushed_later(run, redis_url):
 @pytest.mark.parametrize("single_connection", [False, True], ids=["pool", "one connection"])
 def test_blpop_cancelled_by_timeout(run, redis_url, single_connection):
     async def main():
-        async with client_of(redis_url, single_connection_client=single_connection) as client:
-            await client.ping()  # redis-py swallows a cancellation that comes while it connects, on every loop
+        async with (
+            client_of(redis_url, single_connection_client=single_connection) as client,
+            client_of(redis_url) as other,
+        ):
             for i in range(10):
+                # Only then: redis-py swallows a cancellation that comes while it connects, on every loop.
+                waiting = await blocked_in_blpop(client, other, "nothing")
                 with pytest.raises(asyncio.TimeoutError):
-                    await asyncio.wait_for(client.blpop("nothing"), 0.02)
+                    await asyncio.wait_for(waiting, 0.02)
                 # An answer that belongs to the abandoned command would show up in one of these.
                 assert await client.set("key", i)
                 assert await client.get("key") == str(i).encode()

@@ -84,6 +84,13 @@ STORIES = [
         "a child whose pidfd could not be watched was left running, its pipes open",
     ),
     ("epoll", "udp", "recvmmsg", "EBADF", "EBADF without a closed fd left the socket open for good"),
+    (
+        "poll",
+        "sendfile",
+        "fcntl",
+        "EBADF",
+        "where poll could not be told less, a sendfile waited for ever",
+    ),
     ("epoll", "file_io", "fstat", "EBADF", "a file that was opened at once and could not be looked at was left open"),
 ]
 

@@ -14,7 +14,7 @@ from .helpers import Receiver
 from .real import GLib, glib
 
 # GLib sleeps for ever unless it is woken up: without a wake-up a round is a failure after PATIENCE.
-SOON = 5.0  # seconds
+SOON = PATIENCE / 3
 
 
 class Preparing(GLib.Source):

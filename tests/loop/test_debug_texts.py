@@ -9,7 +9,6 @@ import os
 import re
 import socket
 import sys
-import time
 import warnings
 
 import pytest
@@ -18,7 +17,19 @@ HOST = "127.0.0.1"
 
 
 def slow(*_):
-    time.sleep(0.012)
+    """Too slow for the loop, however quick: it has no patience any more. The last thing in these tests."""
+    loop = asyncio.get_running_loop()
+    loop.slow_callback_duration = 0
+    loop.call_soon(end, loop)
+
+
+def patient(loop):
+    loop.slow_callback_duration = 1000
+
+
+def end(loop):
+    patient(loop)
+    loop.call_soon(loop.call_soon, loop.stop)
 
 
 class Method:
@@ -65,6 +76,7 @@ def by_cancelled_handle(loop):
 
 def by_threadsafe(loop):
     loop.call_soon_threadsafe(slow)
+    loop.call_soon(patient, loop)  # before the reader that the wake-up is in the stdlib's loop
 
 
 def by_exception(loop):
@@ -88,13 +100,12 @@ def plain(text):
 
 
 def log_of(loop, caplog, use):
-    """What asyncio logs while `use(loop)` and what it started run, in debug mode."""
+    """What asyncio logs while `use(loop)` and what it started run, in debug mode, until something was slow()."""
     caplog.clear()
     caplog.set_level(logging.DEBUG, "asyncio")
     loop.set_debug(True)
-    loop.slow_callback_duration = 0.01
+    patient(loop)
     use(loop)
-    loop.call_later(0.002, lambda: loop.call_soon(loop.call_soon, loop.stop))
     loop.run_forever()
     gc.collect()
     return [(r.levelname, plain(r.getMessage())) for r in caplog.records if r.name == "asyncio" and "poll" not in r.msg]
@@ -123,25 +134,25 @@ class TestSlowCallbacks:
         assert len(log) == 1 and log[0][0] == "WARNING"
 
     def test_slow_callback_duration_can_be_changed_while_it_runs(self, any_loop, caplog):
+        """At once: by the time a callback returns."""
+
         def change(duration):
             any_loop.slow_callback_duration = duration
-            any_loop.call_soon(slow)
 
         def log():
-            return [r for r in caplog.records if "Executing" in r.getMessage()]
+            return [re.search(r"change\((.*?)\)", r.getMessage())[1] for r in caplog.records if "took" in r.msg]
 
         any_loop.set_debug(True)
         assert any_loop.slow_callback_duration == 0.1
-        any_loop.call_soon(change, 10)
-        any_loop.run_until_complete(asyncio.sleep(0.001))
-        assert log() == []
-        any_loop.call_soon(change, 0.01)
-        any_loop.run_until_complete(asyncio.sleep(0.001))
-        assert len(log()) == 1
+        change(1000)
+        for duration in (1000, 0, 1e-9, 999):
+            any_loop.call_soon(change, duration)
+        any_loop.run_until_complete(asyncio.sleep(0))
+        assert log() == ["0", "1e-09"]
 
     def test_nothing_outside_of_debug_mode(self, any_loop, caplog):
-        any_loop.slow_callback_duration = 0.001
-        any_loop.call_soon(slow)
+        any_loop.slow_callback_duration = 0
+        any_loop.call_soon(int)
         any_loop.run_until_complete(asyncio.sleep(0))
         assert [r for r in caplog.records if "Executing" in r.getMessage()] == []
 
