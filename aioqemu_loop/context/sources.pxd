@@ -45,11 +45,11 @@ cdef class Timer(Callback):
 
 
 cdef class Flushable(Runnable):
-    cdef bint flush_queued
-    # The turn of the last write, of which only the low bits are kept, and in how many turns before that, one after the other, there was
-    # but one; see AioContext.sends_at_once().
-    cdef uint32_t wrote_turn
+    cdef uint8_t flush_queued
+    # In how many turns, one after the other, there was but one write, and the turn of the last (its low bits); see
+    # AioContext.sends_at_once().
     cdef uint8_t single_writes
+    cdef uint32_t wrote_turn
     cdef Flushable flush_next
 
     cdef int flush(self) except -1
