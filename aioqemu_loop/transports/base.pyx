@@ -172,6 +172,8 @@ cdef class BaseTransport(Sink):
     def resume_reading(self):
         if self.closing or not self.paused:
             return
+        if self.context.closed:
+            raise RuntimeError("Event loop is closed")
         self.paused = False
         self.engine.read_on()
         if self._loop.get_debug():

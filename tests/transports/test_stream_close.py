@@ -157,6 +157,21 @@ class TestClose:
         assert any("unclosed transport" in str(warning.message) for warning in caught)
         assert peer.recv(10) == b""
 
+    def test_reading_cannot_go_on_once_the_loop_is_closed(self, any_factory, pair, connect, recorder):
+        ours, _ = pair
+        loop = any_factory()
+        copy = ours.dup()
+        copy.setblocking(False)
+        transport = loop.run_until_complete(connect(copy, recorder()))
+        transport.pause_reading()
+        loop.close()
+        with pytest.raises(RuntimeError, match="Event loop is closed"):
+            transport.resume_reading()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            del transport, loop
+            gc.collect()
+
 
 class TestHalfClose:
     def test_write_eof_sends_the_end_behind_the_data_and_reading_goes_on(self, run, pair, connect, recorder):
