@@ -73,7 +73,7 @@ INSTRUMENTS = {
 _ids: weakref.WeakKeyDictionary[Loop, int] = weakref.WeakKeyDictionary()
 _next_id = itertools.count(1)
 _exporters: weakref.WeakKeyDictionary[MeterProvider, _Exporter] = weakref.WeakKeyDictionary()
-_lock = threading.Lock()  # of the three above and of exporters' sources; threads collect
+_lock = threading.RLock()  # of the three above and of exporters' sources; threads collect, and so may signal handlers
 
 
 class Instrumentation:

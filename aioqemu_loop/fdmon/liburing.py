@@ -124,48 +124,38 @@ class LiburingFDMon(FDMon):
 
     def _look(self, ready_list: ReadyList) -> int:
         """Hand over what changed, and collect. Returns how much was found."""
-        if not self.ring.begin():
-            return 0
         before = len(ready_list) + self.ring.told
-        try:
-            self._ready = ready_list
-            self._fill()
-            self.ring.submit()
-            self.ring.harvest()
-        finally:
-            self.ring.end()
+        if not self.ring.alone(self._turn, ready_list):
+            return 0
         return len(ready_list) + self.ring.told - before
 
+    def _turn(self, ready_list: ReadyList) -> None:
+        self._ready = ready_list
+        self._fill()
+        self.ring.submit()
+        self.ring.harvest()
+
     def _fill(self) -> None:
-        for _ in range(len(self._todo)):
-            try:
-                watch, _ = self._todo.popitem(last=False)
-            except KeyError:  # another thread removed it
-                return
-            try:
-                self._reconcile(watch)
-            except BaseException:
-                self._todo[watch] = None
-                raise
+        for watch in list(self._todo):
+            self._reconcile(watch)
 
     def _reconcile(self, watch: Watch) -> None:
-        if watch.token and (watch.armed != watch.version or not watch.wanted):
-            self.ring.cancel(watch.token)
-            watch.token = 0
-        if watch.wanted and not watch.token:
-            if self._parked:
-                self._todo[watch] = None  # armed by the next wait()
-            else:
+        try:
+            if watch.token and (watch.armed != watch.version or not watch.wanted):
+                self.ring.cancel(watch.token)
+                watch.token = 0
+            if watch.wanted and not watch.token and not self._parked:
                 self._arm(watch)
-        if watch.token and not watch.wanted:
-            self._todo[watch] = None  # removed by another thread meanwhile, which saw no token
+            self._todo.pop(watch, None)
+        finally:  # not done for now, or changed by another thread meanwhile
+            if (watch.armed != watch.version or not watch.token) if watch.wanted else watch.token:
+                self._todo[watch] = None
 
     def _arm(self, watch: Watch) -> None:
         watch.armed = watch.version
-        token = self.ring.new_token(watch)
-        self.ring.poll(watch.handler.fd, watch.handler.events, token, watch.multishot)
+        token = self.ring.poll(watch, watch.handler.fd, watch.handler.events, watch.multishot)
+        watch.token = token  # first: what is held without a token is never cancelled, and settle() would wait for it
         self._held.setdefault(watch.handler, set()).add(token)
-        watch.token = token
 
     def _polled(self, watch: Watch, token: int, result: int, flags: int) -> None:
         goes_on = flags & self.ring.api.IORING_CQE_F_MORE
@@ -204,12 +194,12 @@ class LiburingFDMon(FDMon):
             if handler in self._held:
                 self.ring.sleep(CANCEL_WAIT_NS)
         # What was harvested by the way is armed again: an outside main loop may be about to sleep on the ring.
-        if self._todo and self.ring.usable() and self.ring.begin():
-            try:
-                self._fill()
-                self.ring.submit()
-            finally:
-                self.ring.end()
+        if self._todo and self.ring.usable():
+            self.ring.alone(self._arm_all)
+
+    def _arm_all(self) -> None:
+        self._fill()
+        self.ring.submit()
 
     def settled(self, handler: AioHandler) -> bool:
         return handler not in self._held

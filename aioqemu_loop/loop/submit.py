@@ -98,12 +98,8 @@ class Chain:
         self.operations: dict[int, Operation] = {}  # by token
         try:
             sqes = self._prepare(calls, link or 0)
-            if not ring.begin():
+            if not ring.alone(ring.put, sqes):
                 raise RuntimeError("submit() cannot be called by a signal handler of signal.signal()")
-            try:
-                ring.put(sqes)
-            finally:
-                ring.end()
         except BaseException:
             for token in self.operations:
                 del ring.pending[token]
@@ -153,15 +149,13 @@ class Chain:
     def cancel(self, message: Any = None) -> None:
         self.cancel_asked = True
         self.cancel_message = message
-        if not self.ring.usable() or not self.ring.begin():
-            return
-        try:
-            for token, operation in self.operations.items():
-                if not operation.over:
-                    self.ring.cancel(token)
-        finally:
-            self.ring.end()
-        self.owner.submitted(self.ring)
+        if self.ring.usable() and self.ring.alone(self._cancel_all):
+            self.owner.submitted(self.ring)
+
+    def _cancel_all(self) -> None:
+        for token, operation in self.operations.items():
+            if not operation.over:
+                self.ring.cancel(token)
 
     def _let_go(self) -> None:
         for pin in self.pins:

@@ -22,6 +22,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from aioqemu_loop.system.process import current_mark, forget_in_child
@@ -121,7 +122,7 @@ def _try_out(directory: str) -> str | None:
 class PackageRing:
     """One ring. Raises ImportError (see load()), or OSError where the kernel refuses it.
 
-    Every use is between begin() and end(), which keep threads apart; sleep() is not.
+    Every use is by alone(), which keeps threads apart; sleep() is not.
     `pending`: token -> who is told of its completions. `told`: how often somebody counted up what he was told of.
     """
 
@@ -137,7 +138,8 @@ class PackageRing:
         self._poll = self.api.Sqe(1)
         self._cancel = self.api.Sqe(1)
         self._tokens = itertools.count(1)  # never used twice
-        self._lock = threading.Lock()
+        # A signal handler may come while the lock is taken or given back, and uses the ring then.
+        self._lock = threading.RLock()
         self._user: int | None = None
         self._mark = current_mark()
         self._init()
@@ -159,24 +161,24 @@ class PackageRing:
         """False once it is closed, and in a forked child."""
         return self.fd >= 0 and self._mark == current_mark()
 
-    def begin(self) -> bool:
-        """False where this thread is at it already: then this is a signal handler's doing. Raises RuntimeError where
-        not usable."""
+    def alone(self, work: Callable[..., object], *args: object) -> bool:
+        """Call work(*args) while no other thread uses the ring. False, and it was not called, where this thread is at
+        it already: then this is a signal handler's doing. Raises RuntimeError where not usable."""
         if not self.usable():
             raise RuntimeError("this io_uring is closed, or belongs to the parent process")
-        if self.busy_here():
-            return False
-        self._lock.acquire()
-        self._user = threading.get_ident()
+        with self._lock:
+            if self.busy_here():
+                return False
+            self._user = threading.get_ident()
+            try:
+                work(*args)
+            finally:
+                self._user = None
         return True
 
     def busy_here(self) -> bool:
-        """Whether this thread is between begin() and end()."""
+        """Whether this thread is in alone()."""
         return self._user == threading.get_ident()
-
-    def end(self) -> None:
-        self._user = None
-        self._lock.release()
 
     def new_token(self, who: Completion) -> int:
         token = next(self._tokens)
@@ -192,13 +194,20 @@ class PackageRing:
             if self.unsubmitted() == before:  # the kernel wants its completions taken first
                 self.harvest()
 
-    def poll(self, fd: int, events: int, token: int, multishot: bool) -> None:
+    def poll(self, who: Completion, fd: int, events: int, multishot: bool) -> int:
         """A completion once `fd` has one of these poll events, or an error; `multishot`: and one whenever that
-        happens again."""
-        prep = self.api.io_uring_prep_poll_multishot if multishot else self.api.io_uring_prep_poll_add
-        prep(self._poll, fd, events)
-        self._poll.user_data = token
-        self.put(self._poll)
+        happens again. Returns its token."""
+        token = next(self._tokens)
+        try:
+            self.pending[token] = who
+            prep = self.api.io_uring_prep_poll_multishot if multishot else self.api.io_uring_prep_poll_add
+            prep(self._poll, fd, events)
+            self._poll.user_data = token
+            self.put(self._poll)
+        except BaseException:  # an exit, too: close() would wait for what the kernel has not
+            self.pending.pop(token, None)
+            raise
+        return token
 
     def cancel(self, token: int) -> None:
         """Ask the kernel to end what has this token; its completion tells when, and whether that was in time."""
@@ -254,15 +263,12 @@ class PackageRing:
 
     def turn(self) -> bool:
         """Submit and harvest. False where this thread is at it already."""
-        if not self.begin():
-            return False
-        try:
-            self.submit()
-            self.harvest()
-            self.submit()
-        finally:
-            self.end()
-        return True
+        return self.alone(self._turn)
+
+    def _turn(self) -> None:
+        self.submit()
+        self.harvest()
+        self.submit()
 
     def sleep(self, timeout_ns: int) -> None:
         """Until there are completions, at most `timeout_ns` (-1: without limit), or a signal comes. Without the
@@ -277,22 +283,21 @@ class PackageRing:
 
     def close(self) -> None:
         """Ends what is pending, and tells nobody of it: the kernel must not write into memory that is used again."""
-        if not self.usable() or not self.begin():
-            return
-        try:
-            kept = self.pending
-            self.pending = dict.fromkeys(kept, Nobody())
-            for token in kept:
-                self.cancel(token)
-            while self.pending:
-                self.submit()
-                self.harvest()
-                if self.pending:
-                    self.sleep(CANCEL_WAIT_NS)
-            self.fd = -1
-            self.api.io_uring_queue_exit(self._ring)
-        finally:
-            self.end()
+        if self.usable():
+            self.alone(self._end)
+
+    def _end(self) -> None:
+        kept = self.pending
+        self.pending = dict.fromkeys(kept, Nobody())
+        for token in kept:
+            self.cancel(token)
+        while self.pending:
+            self.submit()
+            self.harvest()
+            if self.pending:
+                self.sleep(CANCEL_WAIT_NS)
+        self.fd = -1
+        self.api.io_uring_queue_exit(self._ring)
 
     def __del__(self) -> None:
         self.close()

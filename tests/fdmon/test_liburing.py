@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import itertools
 import os
 import signal
 import subprocess
@@ -15,7 +16,9 @@ from pathlib import Path
 import pytest
 
 import aioqemu_loop
+from aioqemu_loop.fdmon import liburing
 from aioqemu_loop.fdmon.base import ReadyList
+from aioqemu_loop.uring import package
 
 from ..conftest import need_fdmon, open_fds
 from ..context.helpers import in_child, in_thread, run_until, turns
@@ -207,6 +210,87 @@ def test_a_signal_handler_may_change_registrations(ours, pair):
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     turns(ours)
+
+
+class At:
+    """Does something once, at the n-th instruction of the code of ring and monitor: where a signal may come."""
+
+    def __init__(self, number, do):
+        self.number = number
+        self.do = do
+        self.count = 0
+
+    def __enter__(self):
+        sys.settrace(self.trace)
+
+    def __exit__(self, *_):
+        sys.settrace(None)
+
+    def trace(self, frame, event, arg):
+        if frame.f_code.co_filename not in (liburing.__file__, package.__file__):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            self.count += 1
+            if self.count == self.number:
+                self.do()
+        return self.trace
+
+
+@pytest.mark.timeout(120)
+def test_a_signal_handler_may_change_registrations_at_every_instruction(ours, pair):
+    """It came between taking the ring's lock and noting who has it, and waited for itself for ever."""
+    sock, _ = pair()
+    other, peer = pair()
+
+    def change():
+        ours.set_fd_handler(sock, print)
+        ours.set_fd_handler(sock, wait=True)
+
+    for number in itertools.count(1):
+        got = []
+        at = At(number, change)
+        with at:
+            ours.set_fd_handler(other, lambda got=got: got.append(other.recv(1)))
+            peer.send(b"x")
+            run_until(ours, lambda got=got: got)
+            ours.set_fd_handler(other)
+        assert got == [b"x"]
+        if at.count < number:
+            break
+    assert number > 500
+
+
+@pytest.mark.timeout(120)
+def test_a_signal_handler_may_raise_after_every_call(ours, pair):
+    """The lock stayed taken where that was between begin() and the caller's try."""
+    other, peer = pair()
+    files = (liburing.__file__, package.__file__)
+
+    def profile(frame, event, arg):
+        nonlocal left
+        if frame.f_code.co_filename in files and event in ("return", "c_return"):
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+
+    for number in itertools.count(1):
+        got = []
+        left = number
+        ours.set_fd_handler(other, lambda got=got: got.append(other.recv(1)))
+        peer.send(b"x")
+        sys.setprofile(profile)
+        try:
+            turns(ours, 2)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.setprofile(None)
+        run_until(ours, lambda got=got: got)
+        ours.set_fd_handler(other, wait=True)
+        if left > 0:
+            break
+    assert number > 50
 
 
 def test_threads_register_while_another_one_polls(ours):
