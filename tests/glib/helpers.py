@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
+from ..processor import undisturbed
 from .real import GLib
 
 
@@ -24,21 +23,11 @@ class Receiver(asyncio.Protocol):
 
 
 @contextlib.contextmanager
-def ticking(milliseconds: int, clock: Callable[[], float] = time.monotonic) -> Iterator[list[float]]:
-    """The moments at which a GLib timeout fires."""
+def ticking(milliseconds: int) -> Iterator[list[float]]:
+    """The moments at which a GLib timeout fires, by a clock that stands still while others have the processors."""
     moments: list[float] = []
     source = GLib.timeout_source_new(milliseconds)
-    source.set_callback(lambda *_: moments.append(clock()) or True)
+    source.set_callback(lambda *_: moments.append(undisturbed()) or True)
     source.attach()
     yield moments
     source.destroy()
-
-
-def usual_lateness(seconds: float) -> float:
-    """How late the kernel wakes this thread up after such a sleep, without any loop; others may want the CPU, too."""
-    late = []
-    for _ in range(20):
-        due = time.monotonic() + seconds
-        time.sleep(seconds)
-        late.append(time.monotonic() - due)
-    return statistics.median(late)
