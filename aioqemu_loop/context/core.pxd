@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from aioqemu_loop.context.counters cimport Counters
 from aioqemu_loop.context.notifier cimport Wakeup
@@ -32,8 +32,7 @@ cdef class ContextCore:
     cdef bint alone
     cdef bint look_now
     cdef int64_t looked_ns
-    cdef int64_t clocked_ns
-    cdef int unclocked_turns
+    cdef uint64_t clocked_ticks  # when the clock was read last
     cdef Flushable flush_first
     cdef Flushable flush_last
     cdef int flush_count

@@ -48,9 +48,20 @@ cdef extern from *:
             thread = PyThreadState_Next(thread);
         return thread != NULL;
     }
+    /* Tells at less cost than the clock that hardly any time has passed: some us, whatever the processor's frequency. Where
+       they jump, or are not known, the clock is asked. */
+    #if defined(__x86_64__)
+    #define AIO_FEW_TICKS 8000
+    #define aio_ticks() __builtin_ia32_rdtsc()
+    #else
+    #define AIO_FEW_TICKS 0
+    #define aio_ticks() 0ULL
+    #endif
     """
     int aio_quiet_threads
     bint aio_other_threads()
+    uint64_t aio_ticks() nogil
+    uint64_t AIO_FEW_TICKS
     int sched_yield() nogil
 
 # While work is ready the monitor is looked at again after this much time, so that fds and signals never starve.
@@ -58,9 +69,6 @@ cdef int64_t LOOK_EVERY_NS = 100_000
 # The same where other threads may be waiting for the GIL, which a look lets go of: a busy loop would else make each
 # of them wait for the interpreter's switch interval (5 ms) at every hop.
 cdef int64_t SHARED_LOOK_EVERY_NS = 10_000
-# When a turn that read the clock and the turns since, which did not, took less than this, as many need not again.
-cdef int64_t SHORT_TURNS_NS = 4_000
-cdef int UNCLOCKED_TURNS = 3
 # Output waits for the end of the batch, where all of it goes out together: the peers of many connections are woken up once,
 # not one by one. Where callbacks are slow it goes when one returns so long after the first that wrote.
 cdef int64_t FLUSH_AFTER_NS = 1_000_000
@@ -201,16 +209,14 @@ cdef class ContextCore:
 
     cdef bint must_look(self) except -1:
         """Whether to look although there is no time to sleep: always at first, then when it costs nothing, or when
-        the last look was too long ago. While turns are short only some of them read the clock."""
+        the last look was too long ago."""
         cdef int64_t now
         if self.look_now or self.monitor.need_wait():
             return True
-        if self.unclocked_turns:
-            self.unclocked_turns -= 1
+        if aio_ticks() - self.clocked_ticks < AIO_FEW_TICKS:
             return False
         now = clock_ns()
-        self.unclocked_turns = UNCLOCKED_TURNS if now - self.clocked_ns < SHORT_TURNS_NS else 0
-        self.clocked_ns = now
+        self.clocked_ticks = aio_ticks()
         return now - self.looked_ns >= (SHARED_LOOK_EVERY_NS if aio_other_threads() else LOOK_EVERY_NS)
 
     cdef int look(self, int64_t timeout_ns) except -1:

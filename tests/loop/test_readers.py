@@ -6,6 +6,7 @@ import os
 import random
 import socket
 import tempfile
+import time
 
 import pytest
 
@@ -236,6 +237,29 @@ class TestCalls:
             assert any_loop.remove_reader(a) is (i in wanted)
             a.close()
             b.close()
+
+    def test_it_is_looked_for_after_a_slow_callback_where_those_before_were_quick(self, any_loop, pair):
+        """On the strength of quick turns the next three were taken for quick ones, too. On epoll and poll, where a blocking
+        connect() in each of them could fill the backlog of the loop's own server and wait for ever."""
+        here, there = pair
+        seen = []
+        any_loop.add_reader(here, lambda: seen.append(here.recv(10)))
+
+        async def main():
+            for quick in range(0, 60, 7):
+                for _ in range(quick):
+                    await asyncio.sleep(0)
+                there.send(b"x")
+                enough = time.perf_counter() + 0.001
+                while time.perf_counter() < enough:
+                    pass
+                await asyncio.sleep(0)  # looks, and queues the reader behind this task
+                await asyncio.sleep(0)
+                assert seen == [b"x"]
+                seen.clear()
+
+        any_loop.run_until_complete(main())
+        any_loop.remove_reader(here)
 
     def test_five_hundred_at_once(self, any_loop, turn):
         pairs = [socket.socketpair() for _ in range(250)]
