@@ -11,15 +11,22 @@ from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from posix.fcntl cimport F_GETFD, fcntl
 from posix.stat cimport S_ISDIR, S_ISFIFO, S_ISREG, S_ISSOCK, fstat, struct_stat
+from posix.time cimport timespec
 from posix.unistd cimport close as close_fd
 
 from aioqemu_loop.system.libc cimport (
     EPERM,
     EPOLL_CLOEXEC,
     EPOLL_CTL_ADD,
+    POLLIN,
+    POLLOUT,
+    POLLRDNORM,
+    POLLWRNORM,
     epoll_create1,
     epoll_ctl,
     epoll_event,
+    pollfd,
+    ppoll,
     raise_errno,
 )
 from aioqemu_loop.uring.buffers cimport BufferRing
@@ -29,6 +36,8 @@ from aioqemu_loop.uring.buffers cimport BufferRing
 cdef uint32_t NO_SLOT = 0xFFFFFFFF
 # The two highest bits of a token are left to the monitor.
 cdef uint32_t MAX_GENERATION = 0x3FFFFFFF
+# The kernel's DEFAULT_POLLMASK: what poll() says of a file that has no poll operation.
+cdef short ALWAYS_READY = POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM
 
 
 class FDMonUnavailable(RuntimeError):
@@ -310,7 +319,8 @@ cpdef int check_pollable(AioHandler handler) except -1:
     """Raise what epoll_ctl would raise: EBADF for a closed fd, EPERM for a file that cannot be polled. Sets maybe_eventfd.
 
     POLL_ADD on such a file (regular file, directory, /dev/null) completes at once and for ever. Which files those
-    are is the kernel's to say, so everything but sockets and pipes is shown to a short-lived epoll instance.
+    are is the kernel's to say. To poll() they are ready for everything (its DEFAULT_POLLMASK); what is so, too, and neither
+    socket nor pipe, is shown to a short-lived epoll instance.
     """
     cdef struct_stat st
     cdef int fd = handler.fd
@@ -318,6 +328,12 @@ cpdef int check_pollable(AioHandler handler) except -1:
         raise_errno(errno)
     handler.maybe_eventfd = not (S_ISSOCK(st.st_mode) or S_ISFIFO(st.st_mode))
     if not handler.maybe_eventfd:
+        return 0
+    cdef pollfd asked
+    cdef timespec no_time = timespec(0, 0)
+    asked.fd = fd
+    asked.events = ALWAYS_READY
+    if ppoll(&asked, 1, &no_time, NULL) >= 0 and asked.revents != ALWAYS_READY:
         return 0
     cdef int epfd = epoll_create1(EPOLL_CLOEXEC)
     if epfd < 0:  # no fd left to ask with: refuse what is certain

@@ -19,6 +19,8 @@ cdef extern from "<poll.h>" nogil:
         POLLERR
         POLLHUP
         POLLNVAL
+        POLLRDNORM
+        POLLWRNORM
 
 cdef extern from *:
     """

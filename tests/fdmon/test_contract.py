@@ -375,8 +375,8 @@ def test_a_terminal_is_watched(context, watch):
     os.write(slave, b"hello\n")
     run_until(context, lambda: item.data)
     assert item.data == b"hello\r\n"
+    os.write(master, b"line\n")  # ready for everything, as is what cannot be polled
     side = watch(slave)
-    os.write(master, b"line\n")
     run_until(context, lambda: side.data)
     assert side.data == b"line\n"
     item.remove()
