@@ -146,6 +146,14 @@ class PackageRing:
         self.fd = self._ring.ring_fd
         forget_in_child.add(self)
         self.api.io_uring_ring_dontfork(self._ring)
+        try:
+            self.api.io_uring_prep_nop(self._cancel)
+            self._cancel.user_data = IGNORED
+            self.put(self._cancel)
+            self.turn()  # a seccomp profile may deny the use of a ring that could be made
+        except BaseException:
+            self.close()
+            raise
 
     def _init(self) -> None:
         while True:
