@@ -166,7 +166,8 @@ def test_collected_by_another_thread_while_it_runs(loop, reader, provider):
     told = []
 
     def collect_often():
-        told.extend(value(reader, "aioqemu_loop.turns") for _ in range(20))
+        while len(told) < 20 or told[-1] == told[0]:
+            told.append(value(reader, "aioqemu_loop.turns"))
         loop.call_soon_threadsafe(end.set)
 
     async def main():
@@ -178,7 +179,7 @@ def test_collected_by_another_thread_while_it_runs(loop, reader, provider):
     thread.start()
     loop.run_until_complete(asyncio.wait_for(main(), 30))
     thread.join()
-    assert told == sorted(told) and told[-1] > told[0]
+    assert told == sorted(told)
     instrumentation.close()
 
 
