@@ -12,8 +12,9 @@ SOAK_ARGS ?=
 # Loops that have wheels for few Pythons; they are measured where they can be had.
 PEERS := rsloop zuvloop
 PROCESSORS := $(shell nproc)
-# Most tests wait for the kernel or for a child: one more at once than there are processors.
-TESTERS ?= $(shell expr 1 + $(PROCESSORS))
+# Most tests wait for the kernel or for a child: two more at once than there are processors.
+TESTERS ?= $(shell expr 2 + $(PROCESSORS))
+PARALLEL := -n $(TESTERS) --dist worksteal
 
 .PHONY: demo test test-all test-core asan valgrind bench soak compat api-table lint docs pictures build wheels wheels-check debian clean
 
@@ -22,7 +23,7 @@ demo: $(VENV)/.demo
 
 # The suite has deadlines, and machines are shared: what failed is run once more, one by one. Twice is a failure, and
 # anything but failed tests (1), as a run that was interrupted, is one at once.
-PYTEST = $(BIN)/python -m pytest -q -n $(TESTERS) $(PYTEST_ARGS)
+PYTEST = $(BIN)/python -m pytest -q $(PARALLEL) $(PYTEST_ARGS)
 AGAIN = $(BIN)/python -m pytest $(PYTEST_ARGS) --last-failed --last-failed-no-failures=none
 
 # What the other Pythons leave out: the applications, the documentation and the rules of the house; the benchmarks' tool,
@@ -51,7 +52,7 @@ test-all: test
 # use as they are. All of it takes hours: make asan ASAN_TESTS=tests PYTEST_ARGS='-o timeout=600'. CHECKS=1: see the script.
 ASAN_TESTS ?= tests/uring tests/fdmon tests/transports/test_stream.py tests/transports/test_tls_transport.py
 asan: $(VENV)/.test
-	tools/sanitized.sh $(BIN)/python -n $(TESTERS) $(PYTEST_ARGS) $(ASAN_TESTS)
+	tools/sanitized.sh $(BIN)/python $(PARALLEL) $(PYTEST_ARGS) $(ASAN_TESTS)
 
 # The same with valgrind's memcheck and the modules in use, 20 to 50 times slower; forked children are looked at, too.
 VALGRIND_TESTS ?= tests/fdmon tests/context tests/transports
