@@ -22,7 +22,7 @@ cdef class AioContext(ContextCore):
     cdef int cancel_sqe(self, CqeHandler handler) except -1
     cdef int settle(self, AioHandler handler) except -1
     cdef int wait_settled(self, AioHandler handler) except -1
-    cdef int set_half(self, int fd, bint write, Runnable callback) except -1
+    cdef int set_half(self, int fd, bint write, Runnable callback, bint known_pollable=*) except -1
     cdef Runnable remove_half(self, int fd, bint write, bint for_now=*)
     cdef int remember_file(self, int fd, object file) except -1
     cdef int number_of(self, object fd) except -1

@@ -421,16 +421,19 @@ cdef class AioContext(ContextCore):
         handler = self.handlers.get(fd)
         return (<OwnedHandler>handler).owner() if isinstance(handler, OwnedHandler) else None
 
-    cdef int set_half(self, int fd, bint write, Runnable callback) except -1:
-        """Set the reading or writing callback of an fd; one that was there is cancelled."""
+    cdef int set_half(self, int fd, bint write, Runnable callback, bint known_pollable=False) except -1:
+        """Set the reading or writing callback of an fd; one that was there is cancelled. `known_pollable`: that it is open and
+        can be polled need not be asked."""
         cdef FdCallbacks handler = self.callbacks_of(fd)
         cdef Runnable old
         cdef int kept
         if handler is None:
-            check_fd(fd)
+            if not known_pollable:
+                check_fd(fd)
             handler = FdCallbacks()
             handler.ready = self.ready
             handler.fd = fd
+            handler.known_pollable = known_pollable
             handler.events = POLLOUT if write else POLLIN
             self.add_handler(handler)
         else:
