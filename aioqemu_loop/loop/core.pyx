@@ -108,8 +108,8 @@ cdef class LoopCore:
         self.context.on_timed = self._callback_timed
         self.context.on_held = self._g_source_held
         self.context.on_dispatch = self._dispatch_guest
-        self.note_replaced("time")
-        self.note_replaced("call_soon")
+        for name in ("time", "call_soon", "_debug"):
+            self.note_replaced(name)
 
     def __setattr__(self, name, value):
         PyObject_GenericSetAttr(self, name, <PyObject *>value)
@@ -121,7 +121,7 @@ cdef class LoopCore:
 
     cdef int note_replaced(self, object name) except -1:
         """Timers go by loop.time() and transports by loop.call_soon(), also where a test put another function there or a
-        subclass has its own."""
+        subclass has its own. Callbacks are timed in debug mode and where somebody listens."""
         if self.context is NO_CONTEXT:
             return 0  # __init__ will ask
         if name == "time":
@@ -130,6 +130,8 @@ cdef class LoopCore:
         elif name == "call_soon":
             own = is_own(self.call_soon, LoopCore.call_soon.__get__(self))
             self.context.loop_debug = &self._debug if own else NULL
+        elif name == "_debug" or name == "_callback_listeners":
+            self.context.timed = self._debug or bool(self._callback_listeners)
         return 0
 
     def _replaced_time(self):
@@ -354,7 +356,6 @@ cdef class LoopCore:
         context.timers.running = context.timers.size < MANY_TIMERS
         try:
             while True:
-                context.timed = self._debug or bool(self._callback_listeners)
                 context.turn(not self._stopping)
                 if self._stopping:
                     break
@@ -376,7 +377,6 @@ cdef class LoopCore:
         tracking = self._coroutine_origin_tracking_enabled  # in a nested dispatch it is on
         if self._debug:
             self._set_coroutine_origin_tracking(True)
-        self.context.timed = self._debug or bool(self._callback_listeners)
         try:
             self.context.run_guest()
         finally:

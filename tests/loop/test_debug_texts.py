@@ -150,6 +150,15 @@ class TestSlowCallbacks:
         any_loop.run_until_complete(asyncio.sleep(0))
         assert log() == ["0", "1e-09"]
 
+    def test_debug_mode_can_be_changed_while_it_runs(self, any_loop, caplog):
+        """From the next callback on."""
+        any_loop.slow_callback_duration = 0
+        for callback in (int, lambda: any_loop.set_debug(True), float, lambda: any_loop.set_debug(False), str):
+            any_loop.call_soon(callback)
+        any_loop.run_until_complete(asyncio.sleep(0))
+        log = " ".join(r.getMessage() for r in caplog.records if "took" in r.msg)
+        assert "float" in log and "int" not in log and "str" not in log
+
     def test_nothing_outside_of_debug_mode(self, any_loop, caplog):
         any_loop.slow_callback_duration = 0
         any_loop.call_soon(int)
