@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import gc
 import os
 import signal
 import socket
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -48,6 +50,26 @@ def open_fds() -> set[str]:
         except FileNotFoundError:
             continue
     return result
+
+
+def children() -> set[int]:
+    """Child processes, those that have ended and were not reaped as well. multiprocessing keeps some for good."""
+    result = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == os.getpid():
+                result.add(int(stat.parent.name))
+    return result
+
+
+@pytest.fixture
+def no_children() -> Iterator[None]:
+    """Fails a test that leaves a child, running or unreaped."""
+    before = children()
+    yield
+    gc.collect()
+    subprocess._cleanup()  # type: ignore[attr-defined]
+    assert children() <= before
 
 
 def preloaded(library: Path) -> str:

@@ -1,10 +1,8 @@
 """Child processes: started every way, their pipes, their ends."""
 
 import asyncio
-import gc
 import os
 import signal
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -15,14 +13,7 @@ PIPE, DEVNULL, STDOUT = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL, asy
 PYTHON = sys.executable
 
 
-@pytest.fixture(autouse=True)
-def no_children():
-    """Nobody is left, neither running nor unreaped."""
-    yield
-    gc.collect()
-    subprocess._cleanup()
-    with pytest.raises(ChildProcessError):
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+pytestmark = pytest.mark.usefixtures("no_children")
 
 
 def script(code):

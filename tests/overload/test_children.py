@@ -15,14 +15,7 @@ def count(times):
     return 60 * times
 
 
-@pytest.fixture
-def no_zombies():
-    yield
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
-
-
-def test_all_end_at_once(any_loop, run, count, no_zombies):
+def test_all_end_at_once(any_loop, run, count, no_children):
     """Each has its own status, and the loop reaps none that is not its own."""
     codes = [number % 250 for number in range(count)]
 
@@ -51,7 +44,7 @@ def test_all_end_at_once(any_loop, run, count, no_zombies):
     run(main())
 
 
-def test_with_a_handler_for_sigchld(any_loop, run, count, no_zombies):
+def test_with_a_handler_for_sigchld(any_loop, run, count, no_children):
     """The program's own handler may be called once for many, but is not left out."""
 
     async def main():
