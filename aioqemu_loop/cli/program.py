@@ -13,6 +13,9 @@ from types import CodeType, ModuleType, TracebackType
 
 RUNPY = runpy.run_module.__code__.co_filename
 
+# What Python itself sets up to 3.14.
+CACHED: dict[str, None] = {} if sys.version_info >= (3, 15) else {"__cached__": None}
+
 
 def run_script(path: str, arguments: list[str]) -> None:
     """Run a script, or a directory or archive with a __main__.py."""
@@ -43,7 +46,7 @@ def run_code(code: str, arguments: list[str]) -> None:
 
 def run_stdin(arguments: list[str]) -> None:
     """Run what comes from the standard input, to its end."""
-    _run_text(sys.stdin.buffer.read(), "<stdin>", ["-", *arguments], {"__file__": "<stdin>", "__cached__": None})
+    _run_text(sys.stdin.buffer.read(), "<stdin>", ["-", *arguments], {"__file__": "<stdin>", **CACHED})
 
 
 def _run_text(text: str | bytes, name: str, argv: list[str], names: dict[str, object]) -> None:
@@ -95,7 +98,7 @@ def _start_module(name: str, alter_argv: bool) -> None:
 def _start_script(path: str, module: ModuleType) -> None:
     try:
         loader = (SourcelessFileLoader if path.endswith(".pyc") else SourceFileLoader)("__main__", path)
-        module.__dict__.update(__file__=path, __loader__=loader, __cached__=None)
+        module.__dict__.update(__file__=path, __loader__=loader, **CACHED)
         exec(_code_of(path, loader), module.__dict__)
     except BaseException as exc:
         _leave_us_out(exc)

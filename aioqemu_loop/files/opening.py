@@ -7,6 +7,7 @@ import errno
 import functools
 import io
 import os
+import sys
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import TracebackType
@@ -104,8 +105,8 @@ class Mode(NamedTuple):
             raise ValueError("must have exactly one of create/read/write/append mode")
         updating = "+" in letters
         (letter,) = main
-        # io.FileIO has no word of its own for w+.
-        raw = ("r" if letter == "w" and updating else letter) + "b" + "+" * updating
+        # io.FileIO has a word of its own for w+ from Python 3.15 on.
+        raw = ("r" if letter == "w" and updating and sys.version_info < (3, 15) else letter) + "b" + "+" * updating
         access = os.O_RDWR if updating else os.O_RDONLY if letter == "r" else os.O_WRONLY
         how = {"r": 0, "w": os.O_CREAT | os.O_TRUNC, "x": os.O_CREAT | os.O_EXCL, "a": os.O_CREAT | os.O_APPEND}
         return cls("b" not in letters, letter, updating, raw, access | how[letter] | os.O_CLOEXEC)

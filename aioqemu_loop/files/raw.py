@@ -75,7 +75,7 @@ class AsyncFileIO(AsyncFile[bytes]):
 
     @property
     def mode(self) -> str:
-        """As io.FileIO tells it: 'rb', 'rb+', 'wb', 'ab', 'ab+', 'xb' or 'xb+'."""
+        """As io.FileIO tells it: 'rb', 'rb+', 'wb', 'wb+' (from Python 3.15 on), 'ab', 'ab+', 'xb' or 'xb+'."""
         return self._mode
 
     def __repr__(self) -> str:

@@ -26,7 +26,7 @@ if __name__ == "__main__":
     import __main__
     facts = {
         "argv": sys.argv, "path0": sys.path[0], "file": __file__, "package": __package__,
-        "spec": None if __spec__ is None else __spec__.name, "cached": __cached__,
+        "spec": None if __spec__ is None else __spec__.name, "cached": globals().get("__cached__"),
         "names": sorted(globals()), "main": __main__.__dict__ is globals(), "loader": type(__loader__).__name__,
     }
     print(json.dumps({"loop": asyncio.run(main()), "facts": facts}))
