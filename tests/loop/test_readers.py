@@ -239,8 +239,8 @@ class TestCalls:
             b.close()
 
     def test_it_is_looked_for_after_a_slow_callback_where_those_before_were_quick(self, any_loop, pair):
-        """On the strength of quick turns the next three were taken for quick ones, too. On epoll and poll, where a blocking
-        connect() in each of them could fill the backlog of the loop's own server and wait for ever."""
+        """On the strength of quick turns the next three were taken for quick ones, too. On epoll and poll, where a
+        blocking connect() in each of them could fill the backlog of the loop's own server and wait for ever."""
         here, there = pair
         seen = []
         any_loop.add_reader(here, lambda: seen.append(here.recv(10)))
