@@ -188,34 +188,33 @@ class PackageRing:
         """Whether this thread is in alone()."""
         return self._user == threading.get_ident()
 
-    def new_token(self, who: Completion) -> int:
-        token = next(self._tokens)
-        self.pending[token] = who
-        return token
+    def new_token(self) -> int:
+        """For `pending`, where whoever puts it there can take it away again."""
+        return next(self._tokens)
 
-    def put(self, sqes: Any) -> None:
+    def put(self, sqes: Any, queued: list[bool] | None = None) -> None:
         """Queue the package's Sqe(n), its entries side by side; n <= entries. What is in the queue is always
-        complete: nothing half-made is submitted where an exception comes in between."""
-        while not self.api.put_sqe(self._ring, sqes):
+        complete: nothing half-made is submitted where an exception comes in between. Where one does, any(queued) tells
+        whether the kernel will see the entries: then what they point to is the kernel's."""
+        if queued is None:
+            queued = []
+        while True:
+            # No signal handler comes between the call and the note that it was made: all of this is C.
+            queued.extend(map(self.api.put_sqe, (self._ring,), (sqes,)))
+            if queued[-1]:
+                return
             before = self.unsubmitted()
             self._enter()
             if self.unsubmitted() == before:  # the kernel wants its completions taken first
                 self.harvest()
 
-    def poll(self, who: Completion, fd: int, events: int, multishot: bool) -> int:
+    def poll(self, token: int, fd: int, events: int, multishot: bool, queued: list[bool]) -> None:
         """A completion once `fd` has one of these poll events, or an error; `multishot`: and one whenever that
-        happens again. Returns its token."""
-        token = next(self._tokens)
-        try:
-            self.pending[token] = who
-            prep = self.api.io_uring_prep_poll_multishot if multishot else self.api.io_uring_prep_poll_add
-            prep(self._poll, fd, events)
-            self._poll.user_data = token
-            self.put(self._poll)
-        except BaseException:  # an exit, too: close() would wait for what the kernel has not
-            self.pending.pop(token, None)
-            raise
-        return token
+        happens again. `queued`: see put()."""
+        prep = self.api.io_uring_prep_poll_multishot if multishot else self.api.io_uring_prep_poll_add
+        prep(self._poll, fd, events)
+        self._poll.user_data = token
+        self.put(self._poll, queued)
 
     def cancel(self, token: int) -> None:
         """Ask the kernel to end what has this token; its completion tells when, and whether that was in time."""
@@ -224,7 +223,7 @@ class PackageRing:
         self.put(self._cancel)
 
     def cancel_later(self, token: int) -> None:
-        """cancel() for those who are told of a completion: with the next submit()."""
+        """cancel() with the next submit(). For those who are told of a completion, and for signal handlers."""
         self._doomed.append(token)
 
     def unsubmitted(self) -> int:
@@ -233,7 +232,8 @@ class PackageRing:
     def submit(self) -> None:
         """Hand over what is queued, in one system call. What the kernel cannot take right now stays."""
         while self._doomed:
-            self.cancel(self._doomed.pop())
+            self.cancel(self._doomed[0])
+            del self._doomed[0]  # last: asked twice where an exit comes in between, not never
         if self.unsubmitted():
             self._enter()
 
