@@ -34,6 +34,7 @@ IGNORED = 0  # user_data of requests whose own completion says nothing
 # What was cancelled completes at once, if it can be; this bounds one sleep of a wait for it.
 CANCEL_WAIT_NS = 100_000_000
 TRIAL_SECONDS = 20.0
+GONE = "this io_uring is closed, or belongs to the parent process"
 # Everything that is called here or by the floors above, once.
 TRIAL = """
 import resource, sys
@@ -119,6 +120,17 @@ def _try_out(directory: str) -> str | None:
     return f"the package liburing {release} does not work here: {said}"
 
 
+class Gone:
+    """In a forked child, in place of the package and of what lies in a ring's memory: a signal handler may have forked
+    in the middle of its use, and the child goes on there."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(GONE)
+
+    def __getitem__(self, i: int) -> Any:
+        raise RuntimeError(GONE)
+
+
 class PackageRing:
     """One ring. Raises ImportError (see load()), or OSError where the kernel refuses it.
 
@@ -173,7 +185,7 @@ class PackageRing:
         """Call work(*args) while no other thread uses the ring. False, and it was not called, where this thread is at
         it already: then this is a signal handler's doing. Raises RuntimeError where not usable."""
         if not self.usable():
-            raise RuntimeError("this io_uring is closed, or belongs to the parent process")
+            raise RuntimeError(GONE)
         with self._lock:
             if self.busy_here():
                 return False
@@ -249,13 +261,12 @@ class PackageRing:
 
     def harvest(self) -> None:
         """Take every completion, those that overflowed the queue too."""
-        api, ring, cqe = self.api, self._ring, self._cqe
         while self.has_events():
             try:
-                api.io_uring_peek_cqe(ring, cqe)
+                self.api.io_uring_peek_cqe(self._ring, self._cqe)
             except BlockingIOError:
                 return
-            entry = cqe[0]
+            entry = self._cqe[0]
             token, flags = entry.user_data, entry.flags
             try:
                 result = entry.res
@@ -265,9 +276,9 @@ class PackageRing:
             # The entry is given back last: an exit (KeyboardInterrupt) in between leaves it to the next harvest.
             if who is not None:
                 who.completed(token, result, flags)
-                if not flags & api.IORING_CQE_F_MORE:
+                if not flags & self.api.IORING_CQE_F_MORE:
                     self.pending.pop(token, None)
-            api.io_uring_cq_advance(ring, 1)
+            self.api.io_uring_cq_advance(self._ring, 1)
 
     def turn(self) -> bool:
         """Submit and harvest. False where this thread is at it already."""
@@ -288,6 +299,7 @@ class PackageRing:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+            self.api = self._cqe = Gone()
 
     def close(self) -> None:
         """Ends what is pending, and tells nobody of it: the kernel must not write into memory that is used again."""
