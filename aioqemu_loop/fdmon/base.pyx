@@ -9,16 +9,19 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from posix.fcntl cimport F_GETFD, fcntl
+from posix.fcntl cimport F_GETFL, fcntl
 from posix.stat cimport S_ISDIR, S_ISFIFO, S_ISREG, S_ISSOCK, fstat, struct_stat
 from posix.time cimport timespec
 from posix.unistd cimport close as close_fd
 
 from aioqemu_loop.system.libc cimport (
+    EBADF,
     EPERM,
     EPOLL_CLOEXEC,
     EPOLL_CTL_ADD,
+    O_PATH,
     POLLIN,
+    POLLNVAL,
     POLLOUT,
     POLLRDNORM,
     POLLWRNORM,
@@ -309,9 +312,12 @@ cdef class FDMon:
 
 
 cdef int check_fd(int fd) except -1:
-    """Raise OSError (EBADF) unless fd is open."""
-    if fcntl(fd, F_GETFD) < 0:
+    """Raise OSError (EBADF) unless fd is open, and not only for its path (O_PATH)."""
+    cdef int flags = fcntl(fd, F_GETFL)
+    if flags < 0:
         raise_errno(errno)
+    if flags & O_PATH:
+        raise_errno(EBADF)
     return 0
 
 
@@ -334,6 +340,8 @@ cpdef int check_pollable(AioHandler handler) except -1:
     asked.fd = fd
     asked.events = ALWAYS_READY
     if ppoll(&asked, 1, &no_time, NULL) >= 0 and asked.revents != ALWAYS_READY:
+        if asked.revents & POLLNVAL:  # O_PATH
+            raise_errno(EBADF)
         return 0
     cdef int epfd = epoll_create1(EPOLL_CLOEXEC)
     if epfd < 0:  # no fd left to ask with: refuse what is certain

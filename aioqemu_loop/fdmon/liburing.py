@@ -153,9 +153,19 @@ class LiburingFDMon(FDMon):
 
     def _arm(self, watch: Watch) -> None:
         watch.armed = watch.version
-        token = self.ring.poll(watch, watch.handler.fd, watch.handler.events, watch.multishot)
-        watch.token = token  # first: what is held without a token is never cancelled, and settle() would wait for it
-        self._held.setdefault(watch.handler, set()).add(token)
+        token = self.ring.new_token()
+        queued: list[bool] = []
+        try:
+            self.ring.pending[token] = watch
+            watch.token = token
+            self._held.setdefault(watch.handler, set()).add(token)
+            self.ring.poll(token, watch.handler.fd, watch.handler.events, watch.multishot, queued)
+        except BaseException:  # an exit, too: settle() would wait for what the kernel has not
+            if not any(queued):
+                self.ring.pending.pop(token, None)
+                watch.token = 0
+                self._let_go(watch.handler, token)
+            raise
 
     def _polled(self, watch: Watch, token: int, result: int, flags: int) -> None:
         goes_on = flags & self.ring.api.IORING_CQE_F_MORE
@@ -164,11 +174,15 @@ class LiburingFDMon(FDMon):
                 watch.token = 0
             if watch.wanted:
                 self._report(watch, result)
-        held = self._held.get(watch.handler)
-        if held is not None and not goes_on:
+        if not goes_on:
+            self._let_go(watch.handler, token)
+
+    def _let_go(self, handler: AioHandler, token: int) -> None:
+        held = self._held.get(handler)
+        if held is not None:
             held.discard(token)
             if not held:
-                del self._held[watch.handler]
+                del self._held[handler]
 
     def _report(self, watch: Watch, result: int) -> None:
         if result < 0 and result != -errno.ECANCELED:

@@ -8,6 +8,7 @@ keeps its arguments alive and its future undone: nobody can free or reuse a buff
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import os
 from collections.abc import Sequence
@@ -52,19 +53,26 @@ class Operation:
         self.chain = chain
         self.opens_file = opens_file
         self.result: int | None = None
+        self.more_files: list[int] = []
         self.over = False
 
     def completed(self, token: int, result: int, flags: int) -> None:
         ring = self.chain.ring
+        # Where it is told of the same completion twice, the file is the same, too: it is open until it is over.
         if self.result is None:
             self.result = result
-        elif self.opens_file and result >= 0 and not self.over:
-            os.close(result)
+        elif self.opens_file and result >= 0 and not self.over and result not in (self.result, *self.more_files):
+            self.more_files.append(result)
         if flags & ring.api.IORING_CQE_F_MORE:
             # It would go on (multishot), and one result was asked for. A zero-copy send only has to tell when the
             # buffer is free.
             ring.cancel_later(token)
             return
+        while self.more_files:
+            # No call in between, after which an exit might come: each is closed once.
+            file = self.more_files[-1]
+            del self.more_files[-1]
+            os.close(file)
         if not self.over:
             self.over = True
             ring.told += 1
@@ -77,7 +85,8 @@ class Operation:
     def discard(self) -> None:
         """Nobody gets the result: a file that was opened is closed."""
         if self.opens_file and self.result is not None and self.result >= 0:
-            os.close(self.result)
+            file, self.result = self.result, -errno.ECANCELED
+            os.close(file)
 
 
 class Chain:
@@ -96,14 +105,18 @@ class Chain:
         self.cancel_asked = False
         self.cancel_message: Any = None
         self.operations: dict[int, Operation] = {}  # by token
+        queued: list[bool] = []
         try:
             sqes = self._prepare(calls, link or 0)
-            if not ring.alone(ring.put, sqes):
+            if not ring.alone(ring.put, sqes, queued):
                 raise RuntimeError("submit() cannot be called by a signal handler of signal.signal()")
         except BaseException:
-            for token in self.operations:
-                del ring.pending[token]
-            self._let_go()
+            if any(queued):  # an exit: the kernel has it, and nobody the future
+                self.cancel()
+            else:
+                for token in self.operations:
+                    ring.pending.pop(token, None)
+                self._let_go()
             raise
 
     def _prepare(self, calls: Sequence[Call], link: int) -> Any:
@@ -121,8 +134,9 @@ class Chain:
             if i + 1 < len(calls):
                 sqe.flags |= link
             operation = Operation(self, sqe.opcode in OPENS_FILE)
-            sqe.user_data = token = self.ring.new_token(operation)
+            sqe.user_data = token = self.ring.new_token()
             self.operations[token] = operation
+            self.ring.pending[token] = operation
         return sqes
 
     def one_is_over(self) -> None:
@@ -149,13 +163,11 @@ class Chain:
     def cancel(self, message: Any = None) -> None:
         self.cancel_asked = True
         self.cancel_message = message
-        if self.ring.usable() and self.ring.alone(self._cancel_all):
+        if self.ring.usable():
+            for token, operation in self.operations.items():
+                if not operation.over:
+                    self.ring.cancel_later(token)  # this may be a signal handler, in the middle of the ring's use
             self.owner.submitted(self.ring)
-
-    def _cancel_all(self) -> None:
-        for token, operation in self.operations.items():
-            if not operation.over:
-                self.ring.cancel(token)
 
     def _let_go(self) -> None:
         for pin in self.pins:
@@ -195,8 +207,8 @@ class Operations:
         if ring not in self._rings:
             self.loop.context.notify()
         elif not self._flush_queued:
-            self._flush_queued = True
             self.loop.call_soon(self._flush)
+            self._flush_queued = True  # last: it comes twice where an exit comes in between, not never
 
     def _ring(self) -> PackageRing:
         monitor = self.loop.context.monitor
@@ -228,7 +240,11 @@ class Operations:
             self._look(ring)
 
     def _look(self, ring: PackageRing) -> None:
-        ring.turn()
+        try:
+            ring.turn()
+        except BaseException:  # an exit: there may be more to hand over
+            self.submitted(ring)
+            raise
         if not ring.pending and ring is not self._rings[-1]:
             self._drop(ring)
 

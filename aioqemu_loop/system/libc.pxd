@@ -27,6 +27,7 @@ cdef extern from *:
     #ifndef _GNU_SOURCE
     #define _GNU_SOURCE
     #endif
+    #include <fcntl.h>
     #include <poll.h>
     #ifndef POLLRDHUP
     #define POLLRDHUP 0x2000
@@ -44,6 +45,7 @@ cdef extern from *:
         return (int)syscall(SYS_epoll_pwait2, epfd, events, count, timeout, NULL, (size_t)0);
     }
     """
+    enum: O_PATH
     enum: POLLRDHUP
     int aio_epoll_pwait2(int epfd, epoll_event *events, int count, const timespec *timeout) nogil
 

@@ -34,6 +34,7 @@ IGNORED = 0  # user_data of requests whose own completion says nothing
 # What was cancelled completes at once, if it can be; this bounds one sleep of a wait for it.
 CANCEL_WAIT_NS = 100_000_000
 TRIAL_SECONDS = 20.0
+GONE = "this io_uring is closed, or belongs to the parent process"
 # Everything that is called here or by the floors above, once.
 TRIAL = """
 import resource, sys
@@ -119,6 +120,17 @@ def _try_out(directory: str) -> str | None:
     return f"the package liburing {release} does not work here: {said}"
 
 
+class Gone:
+    """In a forked child, in place of the package and of what lies in a ring's memory: a signal handler may have forked
+    in the middle of its use, and the child goes on there."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(GONE)
+
+    def __getitem__(self, i: int) -> Any:
+        raise RuntimeError(GONE)
+
+
 class PackageRing:
     """One ring. Raises ImportError (see load()), or OSError where the kernel refuses it.
 
@@ -173,7 +185,7 @@ class PackageRing:
         """Call work(*args) while no other thread uses the ring. False, and it was not called, where this thread is at
         it already: then this is a signal handler's doing. Raises RuntimeError where not usable."""
         if not self.usable():
-            raise RuntimeError("this io_uring is closed, or belongs to the parent process")
+            raise RuntimeError(GONE)
         with self._lock:
             if self.busy_here():
                 return False
@@ -188,34 +200,33 @@ class PackageRing:
         """Whether this thread is in alone()."""
         return self._user == threading.get_ident()
 
-    def new_token(self, who: Completion) -> int:
-        token = next(self._tokens)
-        self.pending[token] = who
-        return token
+    def new_token(self) -> int:
+        """For `pending`, where whoever puts it there can take it away again."""
+        return next(self._tokens)
 
-    def put(self, sqes: Any) -> None:
+    def put(self, sqes: Any, queued: list[bool] | None = None) -> None:
         """Queue the package's Sqe(n), its entries side by side; n <= entries. What is in the queue is always
-        complete: nothing half-made is submitted where an exception comes in between."""
-        while not self.api.put_sqe(self._ring, sqes):
+        complete: nothing half-made is submitted where an exception comes in between. Where one does, any(queued) tells
+        whether the kernel will see the entries: then what they point to is the kernel's."""
+        if queued is None:
+            queued = []
+        while True:
+            # No signal handler comes between the call and the note that it was made: all of this is C.
+            queued.extend(map(self.api.put_sqe, (self._ring,), (sqes,)))
+            if queued[-1]:
+                return
             before = self.unsubmitted()
             self._enter()
             if self.unsubmitted() == before:  # the kernel wants its completions taken first
                 self.harvest()
 
-    def poll(self, who: Completion, fd: int, events: int, multishot: bool) -> int:
+    def poll(self, token: int, fd: int, events: int, multishot: bool, queued: list[bool]) -> None:
         """A completion once `fd` has one of these poll events, or an error; `multishot`: and one whenever that
-        happens again. Returns its token."""
-        token = next(self._tokens)
-        try:
-            self.pending[token] = who
-            prep = self.api.io_uring_prep_poll_multishot if multishot else self.api.io_uring_prep_poll_add
-            prep(self._poll, fd, events)
-            self._poll.user_data = token
-            self.put(self._poll)
-        except BaseException:  # an exit, too: close() would wait for what the kernel has not
-            self.pending.pop(token, None)
-            raise
-        return token
+        happens again. `queued`: see put()."""
+        prep = self.api.io_uring_prep_poll_multishot if multishot else self.api.io_uring_prep_poll_add
+        prep(self._poll, fd, events)
+        self._poll.user_data = token
+        self.put(self._poll, queued)
 
     def cancel(self, token: int) -> None:
         """Ask the kernel to end what has this token; its completion tells when, and whether that was in time."""
@@ -224,7 +235,7 @@ class PackageRing:
         self.put(self._cancel)
 
     def cancel_later(self, token: int) -> None:
-        """cancel() for those who are told of a completion: with the next submit()."""
+        """cancel() with the next submit(). For those who are told of a completion, and for signal handlers."""
         self._doomed.append(token)
 
     def unsubmitted(self) -> int:
@@ -233,7 +244,8 @@ class PackageRing:
     def submit(self) -> None:
         """Hand over what is queued, in one system call. What the kernel cannot take right now stays."""
         while self._doomed:
-            self.cancel(self._doomed.pop())
+            self.cancel(self._doomed[0])
+            del self._doomed[0]  # last: asked twice where an exit comes in between, not never
         if self.unsubmitted():
             self._enter()
 
@@ -249,13 +261,12 @@ class PackageRing:
 
     def harvest(self) -> None:
         """Take every completion, those that overflowed the queue too."""
-        api, ring, cqe = self.api, self._ring, self._cqe
         while self.has_events():
             try:
-                api.io_uring_peek_cqe(ring, cqe)
+                self.api.io_uring_peek_cqe(self._ring, self._cqe)
             except BlockingIOError:
                 return
-            entry = cqe[0]
+            entry = self._cqe[0]
             token, flags = entry.user_data, entry.flags
             try:
                 result = entry.res
@@ -265,9 +276,9 @@ class PackageRing:
             # The entry is given back last: an exit (KeyboardInterrupt) in between leaves it to the next harvest.
             if who is not None:
                 who.completed(token, result, flags)
-                if not flags & api.IORING_CQE_F_MORE:
+                if not flags & self.api.IORING_CQE_F_MORE:
                     self.pending.pop(token, None)
-            api.io_uring_cq_advance(ring, 1)
+            self.api.io_uring_cq_advance(self._ring, 1)
 
     def turn(self) -> bool:
         """Submit and harvest. False where this thread is at it already."""
@@ -288,6 +299,7 @@ class PackageRing:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+            self.api = self._cqe = Gone()
 
     def close(self) -> None:
         """Ends what is pending, and tells nobody of it: the kernel must not write into memory that is used again."""

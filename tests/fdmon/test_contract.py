@@ -410,6 +410,22 @@ def test_a_closed_fd_is_refused_at_once(context, fresh):
     context.set_fd_handler(reader)
 
 
+@pytest.mark.parametrize("kind", ["regular file", "directory", "pipe", "socket"])
+def test_a_file_opened_for_its_path_only_is_refused_at_once(context, tmp_path, kind):
+    path = tmp_path / "it"
+    with socket.socket(socket.AF_UNIX) as sock:
+        if kind == "socket":
+            sock.bind(str(path))
+        else:
+            {"regular file": path.touch, "directory": path.mkdir, "pipe": lambda: os.mkfifo(path)}[kind]()
+    fd = os.open(path, os.O_PATH)
+    with pytest.raises(OSError) as caught:
+        context.set_fd_handler(fd, lambda: None)
+    assert caught.value.errno == errno.EBADF
+    assert sleeps(context)
+    os.close(fd)
+
+
 def test_an_fd_closed_behind_its_back_is_told_at_most_once_and_does_not_spin(context, pair, watch):
     # poll and io_uring see that the number is closed (POLLNVAL); for epoll the file has just left.
     ours, _ = pair()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import itertools
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -262,9 +264,9 @@ def test_a_signal_handler_may_change_registrations_at_every_instruction(ours, pa
 
 
 @pytest.mark.timeout(120)
-def test_a_signal_handler_may_raise_after_every_call(ours, pair):
-    """The lock stayed taken where that was between begin() and the caller's try."""
-    other, peer = pair()
+def test_a_signal_handler_may_raise_after_every_call(ours):
+    """The lock stayed taken where that was between begin() and the caller's try; and a poll that nobody knew of held
+    its file, where that was after its entry was queued."""
     files = (liburing.__file__, package.__file__)
 
     def profile(frame, event, arg):
@@ -277,7 +279,8 @@ def test_a_signal_handler_may_raise_after_every_call(ours, pair):
     for number in itertools.count(1):
         got = []
         left = number
-        ours.set_fd_handler(other, lambda got=got: got.append(other.recv(1)))
+        other, peer = socket.socketpair()
+        ours.set_fd_handler(other, lambda got=got, other=other: got.append(other.recv(1)))
         peer.send(b"x")
         sys.setprofile(profile)
         try:
@@ -287,7 +290,12 @@ def test_a_signal_handler_may_raise_after_every_call(ours, pair):
         finally:
             sys.setprofile(None)
         run_until(ours, lambda got=got: got)
+        turns(ours)
         ours.set_fd_handler(other, wait=True)
+        other.close()
+        peer.setblocking(False)
+        assert peer.recv(1) == b""
+        peer.close()
         if left > 0:
             break
     assert number > 50
@@ -355,6 +363,50 @@ def test_a_child_holds_nothing_of_the_ring_and_cannot_use_it(ours, pair):
     peer.send(b"x")
     run_until(ours, lambda: got)
     ours.set_fd_handler(sock)
+
+
+def test_a_signal_handler_may_fork_after_every_call(ours):
+    """The child went on in the middle of the ring's use, and died of it: the ring's memory is not there."""
+    files = (liburing.__file__, package.__file__)
+    parent = os.getpid()
+
+    def profile(frame, event, arg):
+        nonlocal left, child
+        if frame.f_code.co_filename in files and event in ("return", "c_return"):
+            left -= 1
+            if left == 0:
+                sys.setprofile(None)
+                child = os.fork()
+
+    def take():
+        with contextlib.suppress(BlockingIOError):  # the other process had it
+            sock.recv(1)
+
+    sock, peer = socket.socketpair()
+    sock.setblocking(False)
+    with sock, peer:
+        for number in itertools.count(1, 2):
+            left, child = number, None
+            peer.send(b"x")
+            ours.set_fd_handler(sock, take)
+            sys.setprofile(profile)
+            try:
+                turns(ours, 2)
+                ended = "went on"
+            except RuntimeError as exc:
+                ended = str(exc)
+            except BaseException as exc:
+                ended = repr(exc)
+            finally:
+                sys.setprofile(None)
+                if os.getpid() != parent:
+                    os._exit(ended != "went on" and "parent process" not in ended and "another process" not in ended)
+            assert ended == "went on"
+            ours.set_fd_handler(sock, wait=True)
+            if child is None:
+                break
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert number > 50
 
 
 # -- the end --
