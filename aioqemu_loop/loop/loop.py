@@ -79,11 +79,10 @@ class Loop(SockMethods, _BaseEventLoop):
         registry.note(self)
 
     def __getattr__(self, name: str) -> Any:
-        # nest_asyncio asks for this, and then puts its own turns, over the stdlib's queues and selector, into this class.
+        # nest_asyncio asks for this, and then puts its own turns, over the stdlib's queues and selector, into the
+        # class. For loops that do not derive from asyncio's it raises this itself.
         if name == "_nest_patched":
-            raise ValueError(
-                f"Can't patch loop of type {type(self)}"
-            )  # what it raises itself for other loops than asyncio's
+            raise ValueError(f"Can't patch loop of type {type(self)}")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     # -- lifecycle --
@@ -101,8 +100,8 @@ class Loop(SockMethods, _BaseEventLoop):
             self._signals.attach()
             self._run_turns()
         finally:
-            # A signal handler may raise (a second Ctrl-C) at each call: none comes before the loop has stopped, and none
-            # keeps the rest from being done.
+            # A signal's handler may raise at each call (a second Ctrl-C): none comes before the loop has stopped, and
+            # none keeps the rest undone.
             self._stopping = False
             self._thread_id = None
             try:
