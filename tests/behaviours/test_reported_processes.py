@@ -138,7 +138,11 @@ class TestProcesses:
 
         async def one():
             process = await asyncio.create_subprocess_exec("true", stdout=PIPE)
-            await process.communicate()
+            try:
+                await process.communicate()
+            finally:
+                await process.wait()
+                await process.stdout.read()
 
         async def main():
             tasks = [asyncio.ensure_future(one()) for _ in range(10)]
