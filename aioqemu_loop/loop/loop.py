@@ -78,12 +78,14 @@ class Loop(SockMethods, _BaseEventLoop):
         self._unix_server_sockets: dict[socket.socket, int] = {}
         registry.note(self)
 
-    def __getattr__(self, name: str) -> Any:
-        # nest_asyncio asks for this, and then puts its own turns, over the stdlib's queues and selector, into the
-        # class. For loops that do not derive from asyncio's it raises this itself.
-        if name == "_nest_patched":
-            raise ValueError(f"Can't patch loop of type {type(self)}")
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            # nest_asyncio asks for this, and then puts its own turns, over the stdlib's queues and selector, into the
+            # class. For loops that do not derive from asyncio's it raises this itself.
+            if name == "_nest_patched":
+                raise ValueError(f"Can't patch loop of type {type(self)}")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     # -- lifecycle --
 

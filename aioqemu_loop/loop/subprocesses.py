@@ -61,7 +61,7 @@ class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
     def _process_exited(self, returncode: int) -> None:
         """Whoever waits for the child is told now, as by asyncio since gh-119710. Before, and from 3.11 on, it was when
         the pipes had ended, too, which the child's own children may keep open for ever."""
-        super()._process_exited(returncode)  # type: ignore[misc]
+        super()._process_exited(returncode)
         self._loop.call_soon(self._wake_waiters)
 
     def _wake_waiters(self) -> None:
