@@ -245,12 +245,10 @@ class HandOver:
                 connection.forget()
             if not isinstance(exc, Exception):
                 raise
-            # As in asyncio only debug mode shows the application's errors here.
-            if loop.get_debug():
-                details = {"message": "Error on transport creation for incoming connection", "exception": exc}
-                if protocol is not None:
-                    details["protocol"] = protocol
-                loop.call_exception_handler(details)
+            details = {"message": "Error on transport creation for incoming connection", "exception": exc}
+            if protocol is not None:
+                details["protocol"] = protocol
+            loop.call_exception_handler(details)
 
 
 # -- asyncio's streams keep the loop that made them --

@@ -78,6 +78,15 @@ class Loop(SockMethods, _BaseEventLoop):
         self._unix_server_sockets: dict[socket.socket, int] = {}
         registry.note(self)
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            # nest_asyncio asks for this, and then puts its own turns, over the stdlib's queues and selector, into the
+            # class. For loops that do not derive from asyncio's it raises this itself.
+            if name == "_nest_patched":
+                raise ValueError(f"Can't patch loop of type {type(self)}")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+
     # -- lifecycle --
 
     def run_forever(self) -> None:
@@ -93,15 +102,18 @@ class Loop(SockMethods, _BaseEventLoop):
             self._signals.attach()
             self._run_turns()
         finally:
-            self._end()
-            events._set_running_loop(None)
-            self._set_coroutine_origin_tracking(False)
-            sys.set_asyncgen_hooks(*old_hooks)
-
-    def _end(self) -> None:
-        self._signals.detach()
-        self._stopping = False
-        self._thread_id = None
+            # A signal's handler may raise at each call (a second Ctrl-C): none comes before the loop has stopped, and
+            # none keeps the rest undone.
+            self._stopping = False
+            self._thread_id = None
+            try:
+                events._set_running_loop(None)
+                self._set_coroutine_origin_tracking(False)
+            finally:
+                try:
+                    sys.set_asyncgen_hooks(*old_hooks)
+                finally:
+                    self._signals.detach()
 
     def use_g_source(self, *, keep_io_uring: bool = False) -> None:
         """Make the loop fit for an outside main loop, as QEMU's aio_context_use_g_source(): io_uring is given up for
@@ -124,7 +136,9 @@ class Loop(SockMethods, _BaseEventLoop):
             # there, which may be closed by then.
             self._thread_id = threading.get_ident()
         else:
-            self._end()
+            self._stopping = False
+            self._thread_id = None
+            self._signals.detach()
 
     def close(self) -> None:
         if self.is_running():

@@ -71,11 +71,15 @@ class Signals:
         if self._write_fd < 0:
             self._read_fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
             self._loop._add_reader(self._read_fd, self._read)
-        previous = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+        attached, self._attached = self._attached, True  # first: a signal's handler may raise once Python writes there
+        try:
+            previous = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+        except (ValueError, OSError):
+            self._attached = attached
+            raise
         if previous not in (-1, self._write_fd) and not replace:
             signal.set_wakeup_fd(previous)
-            return
-        self._attached = True
+            self._attached = False
 
     def _unset_wakeup_fd(self) -> None:
         try:

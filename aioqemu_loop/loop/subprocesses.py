@@ -32,6 +32,7 @@ UNKNOWN_EXIT_CODE = 255
 class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
     """asyncio.SubprocessTransport. Every keyword of Popen goes through."""
 
+    _exit_waiters: Any  # None after the end
     _loop: Any  # None after the end
     _pid: int
     _proc: subprocess.Popen[bytes]
@@ -56,6 +57,18 @@ class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+    def _process_exited(self, returncode: int) -> None:
+        """Whoever waits for the child is told now, as by asyncio since gh-119710. Before, and from 3.11 on, it was when
+        the pipes had ended, too, which the child's own children may keep open for ever."""
+        super()._process_exited(returncode)
+        self._loop.call_soon(self._wake_waiters)
+
+    def _wake_waiters(self) -> None:
+        waiters, self._exit_waiters = self._exit_waiters, None if self._exit_waiters is None else []
+        for waiter in waiters or ():
+            if not waiter.cancelled():
+                waiter.set_result(self._returncode)
 
     def close(self) -> None:
         if self._loop is not None and self._loop.is_closed():

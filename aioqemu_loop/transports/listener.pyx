@@ -120,8 +120,8 @@ cdef class Listener(OwnedHandler):
         return 1
 
     cdef int accepted(self, int fd, sockaddr_storage *address, socklen_t size, object own) except -1:
-        """In `own`, the connection's context. Errors of the protocol factory are the application's: as in asyncio only debug mode
-        shows them."""
+        """In `own`, the connection's context. Errors of the protocol factory are told, as by asyncio since gh-155934; before, only
+        debug mode showed them."""
         cdef StreamTransport transport
         cdef bint taken = False
         protocol = None
@@ -149,11 +149,10 @@ cdef class Listener(OwnedHandler):
         except BaseException as exc:
             if not taken:
                 close_fd(fd)
-            if self.loop.get_debug():
-                details = {"message": "Error on transport creation for incoming connection", "exception": exc}
-                if protocol is not None:
-                    details["protocol"] = protocol
-                self.loop.call_exception_handler(details)
+            details = {"message": "Error on transport creation for incoming connection", "exception": exc}
+            if protocol is not None:
+                details["protocol"] = protocol
+            self.loop.call_exception_handler(details)
         return 0
 
     cdef int accept_failed(self, int err) except -1:

@@ -2,12 +2,14 @@
 
 Their data_received() and feed_data(), without a Python call or a bytes object per chunk: the bytes go into the
 reader's buffer, the one that waits is woken up, reading is paused above twice the limit. Only where both are asyncio's
-own: subclasses, and classes or objects of which somebody has replaced a method, are called as any protocol is. The
-attributes used are the same from 3.10 to 3.15.
+own: subclasses, and classes or objects of which somebody has replaced a method, also meanwhile, are called as any protocol
+is. The attributes used are the same from 3.10 to 3.15.
 """
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_CheckExact, PyByteArray_GET_SIZE, PyByteArray_Resize
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.method cimport PyMethod_Check, PyMethod_GET_FUNCTION
+from cpython.object cimport PyObject
 from libc.string cimport memcpy
 
 from asyncio import streams
@@ -20,7 +22,8 @@ cdef object wakeup_waiter = Reader._wakeup_waiter
 
 
 cdef bint is_plain(object protocol) except -1:
-    """Whether feed() does what protocol.data_received() would do. Asked once per connection."""
+    """Whether feed() does what protocol.data_received() would do. Asked once per connection; feed() itself looks for what is
+    replaced later."""
     if type(protocol) is not Protocol or not is_own(protocol.data_received, data_received):
         return False
     reader = protocol._stream_reader
@@ -37,6 +40,11 @@ cdef bint is_own(object method, object function) except -1:
     return getattr(method, "__func__", None) is function
 
 
+cdef inline bint is_method(object method, object function) noexcept:
+    """is_own(), for each chunk."""
+    return PyMethod_Check(method) and PyMethod_GET_FUNCTION(method) == <PyObject *>function
+
+
 cdef int feed(object protocol, const char *data, Py_ssize_t size) except -1:
     """protocol.data_received(data[:size]) for an is_plain() protocol, with its exceptions."""
     cdef Py_ssize_t old
@@ -45,6 +53,9 @@ cdef int feed(object protocol, const char *data, Py_ssize_t size) except -1:
         return 0
     reader = reference()
     if reader is None:  # dropped by its user, and with it what comes
+        return 0
+    if not (is_method(protocol.data_received, data_received) and is_method(reader.feed_data, feed_data)):
+        protocol.data_received(PyBytes_FromStringAndSize(data, size))
         return 0
     buffer = reader._buffer
     if reader._eof or not PyByteArray_CheckExact(buffer):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from aioqemu_loop import AioContext
 
@@ -138,3 +140,30 @@ def rebind(listener: socket.socket) -> None:
     address = listener.getsockname()
     listener.close()
     socket.create_server(address).close()
+
+
+class AtInstruction:
+    """Does something once, at the n-th instruction of the code of some files, where a signal handler may come."""
+
+    def __init__(self, number: int, do: Callable[[], object], files: tuple[str, ...]) -> None:
+        self.number = number
+        self.do = do
+        self.files = files
+        self.count = 0
+
+    def __enter__(self) -> None:
+        sys._getframe().f_trace_opcodes = True  # 3.12 looks for that when it is told to trace
+        sys.settrace(self._trace)
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+
+    def _trace(self, frame: Any, event: str, arg: object) -> Any:
+        if frame.f_code.co_filename not in self.files:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            self.count += 1
+            if self.count == self.number:
+                self.do()
+        return self._trace

@@ -23,7 +23,7 @@ from aioqemu_loop.fdmon.base import ReadyList
 from aioqemu_loop.uring import package
 
 from ..conftest import need_fdmon, open_fds
-from ..context.helpers import in_child, in_thread, run_until, turns
+from ..context.helpers import AtInstruction, in_child, in_thread, run_until, turns
 
 RING = "anon_inode:[io_uring]"  # as /proc calls it
 
@@ -214,31 +214,6 @@ def test_a_signal_handler_may_change_registrations(ours, pair):
     turns(ours)
 
 
-class At:
-    """Does something once, at the n-th instruction of the code of ring and monitor: where a signal may come."""
-
-    def __init__(self, number, do):
-        self.number = number
-        self.do = do
-        self.count = 0
-
-    def __enter__(self):
-        sys.settrace(self.trace)
-
-    def __exit__(self, *_):
-        sys.settrace(None)
-
-    def trace(self, frame, event, arg):
-        if frame.f_code.co_filename not in (liburing.__file__, package.__file__):
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode":
-            self.count += 1
-            if self.count == self.number:
-                self.do()
-        return self.trace
-
-
 @pytest.mark.timeout(120)
 def test_a_signal_handler_may_change_registrations_at_every_instruction(ours, pair):
     """It came between taking the ring's lock and noting who has it, and waited for itself for ever."""
@@ -251,7 +226,7 @@ def test_a_signal_handler_may_change_registrations_at_every_instruction(ours, pa
 
     for number in itertools.count(1):
         got = []
-        at = At(number, change)
+        at = AtInstruction(number, change, (liburing.__file__, package.__file__))
         with at:
             ours.set_fd_handler(other, lambda got=got: got.append(other.recv(1)))
             peer.send(b"x")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -259,6 +260,64 @@ class TestCtrlC:
         signal.signal(signal.SIGUSR1, lambda number, frame: loop.call_soon(loop.stop))
         with killed_while_asleep(signal.SIGUSR1):
             loop.run_forever()
+
+
+class TestInterrupted:
+    def test_a_handler_may_raise_at_every_call_of_a_run_and_the_loop_has_stopped(self, loop):
+        """The second of two quick Ctrl-C left a loop that said for ever that it runs, and could not even be closed."""
+        files = (aioqemu_loop.loop.loop.__file__, aioqemu_loop.loop.signals.__file__)
+        hooks = sys.get_asyncgen_hooks()
+
+        def profile(frame, event, arg):
+            nonlocal left
+            if frame.f_code.co_filename in files and event in ("call", "c_return"):
+                left -= 1
+                if left == 0:
+                    raise KeyboardInterrupt
+
+        for number in itertools.count(1):
+            left = number
+            handle = loop.call_soon(loop.stop)
+            sys.setprofile(profile)
+            try:
+                with contextlib.suppress(KeyboardInterrupt):
+                    loop.run_forever()
+            finally:
+                sys.setprofile(None)
+            handle.cancel()
+            assert not loop.is_running(), number
+            assert asyncio._get_running_loop() is None, number
+            assert sys.get_asyncgen_hooks() == hooks, number
+            loop.run_until_complete(asyncio.sleep(0))
+            if left > 0:
+                break
+        assert number > 10
+
+    def test_a_closed_loop_leaves_no_wakeup_fd_wherever_its_first_run_was_interrupted(self, loop_factory):
+        """Python would write the numbers of signals into what has its number by then."""
+
+        def profile(frame, event, arg):
+            nonlocal left
+            if frame.f_code.co_filename == aioqemu_loop.loop.signals.__file__ and event in ("call", "c_return"):
+                left -= 1
+                if left == 0:
+                    raise KeyboardInterrupt
+
+        for number in itertools.count(1):
+            left = number
+            loop = loop_factory()
+            loop.call_soon(loop.stop)
+            sys.setprofile(profile)
+            try:
+                with contextlib.suppress(KeyboardInterrupt):
+                    loop.run_forever()
+            finally:
+                sys.setprofile(None)
+            loop.close()
+            assert signal.set_wakeup_fd(-1) == -1, number
+            if left > 0:
+                break
+        assert number > 3
 
 
 class TestWakeupFd:

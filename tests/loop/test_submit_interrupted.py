@@ -17,6 +17,7 @@ from aioqemu_loop.loop import submit
 from aioqemu_loop.uring import package
 
 from ..conftest import need_fdmon
+from ..context.helpers import AtInstruction
 
 FILES = (submit.__file__, package.__file__)
 pytestmark = pytest.mark.timeout(200)
@@ -183,37 +184,12 @@ def test_a_file_that_nobody_wants_any_more_is_closed_once(fdmon, loop, api, tmp_
             result_of(loop, opening)
 
 
-class At:
-    """Does something at the n-th instruction of the code of submit() and of its ring."""
-
-    def __init__(self, number, do):
-        self.number = number
-        self.do = do
-        self.count = 0
-
-    def __enter__(self):
-        sys.settrace(self._trace)
-
-    def __exit__(self, *_):
-        sys.settrace(None)
-
-    def _trace(self, frame, event, arg):
-        if frame.f_code.co_filename not in FILES:
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode":
-            self.count += 1
-            if self.count == self.number:
-                self.do()
-        return self._trace
-
-
 def test_a_signal_handler_may_cancel_at_every_instruction(fdmon, loop, api):
     """As that of asyncio.run() for SIGINT. Nobody asked the kernel where the ring was in use just then."""
     reader, writer = os.pipe2(os.O_NONBLOCK)
     for number in itertools.count(1, 7):  # a part of them; all take a minute
         reading = loop.submit(api.io_uring_prep_read, reader, bytearray(4))
-        at = At(number, reading.cancel)
+        at = AtInstruction(number, reading.cancel, FILES)
         with at:
             other = loop.submit(api.io_uring_prep_nop)
             turn(loop)

@@ -229,7 +229,9 @@ class TestServing:
 
         run(main())
 
-    def test_a_protocol_factory_that_raises_costs_only_that_connection(self, run, any_loop, errors):
+    @pytest.mark.parametrize("debug", [False, True])
+    def test_a_protocol_factory_that_raises_costs_only_that_connection(self, run, any_loop, errors, debug):
+        """And the exception handler is told, not in debug mode only."""
         calls = []
 
         def factory():
@@ -239,7 +241,7 @@ class TestServing:
             return Echo()
 
         async def main():
-            any_loop.set_debug(True)
+            any_loop.set_debug(debug)
             any_loop.slow_callback_duration = 10
             server = await any_loop.create_server(factory, HOST, 0)
             for _ in range(3):

@@ -255,3 +255,37 @@ class TestOthersAreCalled:
             await closed(writer)
 
         run(main())
+
+    @pytest.mark.parametrize("whose", ["object", "class"])
+    @pytest.mark.parametrize("name", ["feed_data", "data_received"])
+    def test_what_is_replaced_while_the_connection_is_open(self, run, peer, whose, name):
+        """It was asked once, when the connection began: a tap put in later heard nothing."""
+        seen = []
+
+        async def main():
+            reader, writer, theirs = await peer()
+            theirs.sendall(b"one")
+            assert await reader.readexactly(3) == b"one"
+            owner = reader if name == "feed_data" else writer.transport.get_protocol()
+            tapped = owner if whose == "object" else type(owner)
+            original = getattr(type(owner), name)
+
+            def tap(*args):
+                seen.append(args[-1])
+                original(owner, args[-1])
+
+            setattr(tapped, name, tap)
+            try:
+                theirs.sendall(b"two")
+                assert await reader.readexactly(3) == b"two"
+            finally:
+                if whose == "object":
+                    delattr(tapped, name)
+                else:
+                    setattr(tapped, name, original)
+            theirs.sendall(b"three")
+            assert await reader.readexactly(5) == b"three"
+            assert seen == [b"two"]
+            await closed(writer)
+
+        run(main())

@@ -545,6 +545,9 @@ def test_where_no_socket_object_can_be_made_the_connection_ends(loop, tls, monke
                 raise MemoryError
             super().__init__(*args, **named)
 
+    told = []
+    loop.set_exception_handler(lambda _, details: told.append(type(details["exception"])))
+
     async def main():
         server = await loop.create_server(asyncio.Protocol, HOST, 0, ssl=tls[0])
         with socket.create_connection(server.sockets[0].getsockname()) as peer:
@@ -556,3 +559,4 @@ def test_where_no_socket_object_can_be_made_the_connection_ends(loop, tls, monke
         await server.wait_closed()
 
     loop.run_until_complete(main())
+    assert told == [MemoryError]
