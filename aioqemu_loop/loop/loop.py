@@ -80,12 +80,13 @@ class Loop(SockMethods, _BaseEventLoop):
 
     if not TYPE_CHECKING:
 
-        def __getattr__(self, name):
-            # nest_asyncio asks for this, and then puts its own turns, over the stdlib's queues and selector, into the
-            # class. For loops that do not derive from asyncio's it raises this itself.
-            if name == "_nest_patched":
+        @property
+        def _nest_patched(self):
+            """nest_asyncio asks for this, and would then put its own turns, over the stdlib's queues and selector, into
+            the class. For loops that do not derive from asyncio's it raises the same."""
+            if sys._getframe(1).f_globals.get("__name__") == "nest_asyncio":
                 raise ValueError(f"Can't patch loop of type {type(self)}")
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+            raise AttributeError("_nest_patched")
 
     # -- lifecycle --
 

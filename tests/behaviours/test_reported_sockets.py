@@ -307,6 +307,7 @@ class TestLoop:
 
     def test_nest_asyncio_is_refused(self, loop):
         """It would put turns of its own, which need the stdlib's queues and selector, into the class of the loop."""
+        question = "hasattr(loop, '_nest_patched')"  # its first one
         with pytest.raises(ValueError, match="Can't patch loop of type"):
-            hasattr(loop, "_nest_patched")  # its first question
-        assert not hasattr(loop, "_nest_patched2")
+            eval(question, {"__name__": "nest_asyncio", "loop": loop})
+        assert not eval(question)
