@@ -87,8 +87,9 @@ def read_all(any_loop):
 
 
 class TestWriting:
-    def test_everything_when_closed(self, run, connected):
+    def test_everything_when_closed(self, run, connected, stdlib_is_wrong):
         """uvloop #506, #685, websockets #1511, uvicorn #1251, sanic #3068: RuntimeError, the handler is closed."""
+        stdlib_is_wrong((3, 12), "TypeError of writelines()")
 
         async def main():
             transport, protocol, _ = await connected()
@@ -121,8 +122,9 @@ class TestWriting:
         run(main())
 
     @pytest.mark.parametrize("chunks", [[b"hello", b""], [b""], [b"", b"a", b""], []])
-    def test_writelines_with_empty_chunks(self, run, connected, read_all, chunks):
+    def test_writelines_with_empty_chunks(self, run, connected, read_all, stdlib_is_wrong, chunks):
         """cpython #155888: an empty chunk was never written, so the transport never closed."""
+        stdlib_is_wrong((3, 12), "never closes")
 
         async def main():
             transport, protocol, peer = await connected()
@@ -133,8 +135,9 @@ class TestWriting:
 
         run(main())
 
-    def test_writelines_pauses_the_protocol(self, run, connected):
+    def test_writelines_pauses_the_protocol(self, run, connected, stdlib_is_wrong):
         """cpython #127655: writelines() filled memory without pause_writing()."""
+        stdlib_is_wrong((3, 12), "does not before gh-127655")
 
         async def main():
             transport, protocol, _ = await connected()
@@ -145,8 +148,9 @@ class TestWriting:
 
         run(main())
 
-    def test_writelines_after_the_peer_is_gone(self, run, connected):
+    def test_writelines_after_the_peer_is_gone(self, run, connected, stdlib_is_wrong):
         """cpython #136234: AttributeError or TypeError, where write() drops the data."""
+        stdlib_is_wrong((3, 12), "TypeError before gh-136234")
 
         async def main():
             transport, protocol, peer = await connected()
@@ -203,8 +207,10 @@ class TestWriting:
 
 
 class TestReading:
-    def test_paused_from_the_beginning(self, run, connected):
+    def test_paused_from_the_beginning(self, run, connected, stdlib_is_wrong):
         """cpython #103607: pause_reading() in connection_made() was forgotten when the loop began to read."""
+        if sys.version_info < (3, 11):
+            stdlib_is_wrong((3, 10), "reads before gh-103607")
 
         async def main():
             transport, protocol, peer = await connected(made=lambda transport: transport.pause_reading())
