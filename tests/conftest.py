@@ -56,7 +56,7 @@ def children() -> set[int]:
     """Child processes, those that have ended and were not reaped as well. multiprocessing keeps some for good."""
     result = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
             if int(stat.read_text().rpartition(")")[2].split()[1]) == os.getpid():
                 result.add(int(stat.parent.name))
     return result

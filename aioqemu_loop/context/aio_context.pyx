@@ -438,6 +438,7 @@ cdef class AioContext(ContextCore):
             self.add_handler(handler)
         else:
             kept = 0 if handler.reader is None and handler.writer is None else handler.events
+            handler.known_pollable = known_pollable
             self.change_events(handler, kept | (POLLOUT if write else POLLIN))
         if write:
             old = handler.writer

@@ -171,6 +171,8 @@ class LiburingFDMon(FDMon):
         goes_on = flags & self.ring.api.IORING_CQE_F_MORE
         if watch.token == token:
             if not goes_on:
+                if watch.wanted:
+                    self._todo[watch] = None  # first: where an exit comes before it is reported, it is armed again
                 watch.token = 0
             if watch.wanted:
                 self._report(watch, result)
@@ -189,6 +191,7 @@ class LiburingFDMon(FDMon):
             # The file is gone or refuses. Told once, as poll(2) would, and not armed again.
             gone = result == -errno.EBADF
             self._ready.add(watch.handler, select.POLLNVAL if gone else select.POLLNVAL | select.POLLERR)
+            self._todo.pop(watch, None)
             return
         # The kernel always adds POLLRDHUP. A one-shot poll that was not asked for it would complete at once for ever:
         # a multishot poll, which is edge-triggered, waits for more.

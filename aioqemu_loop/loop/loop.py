@@ -94,9 +94,9 @@ class Loop(SockMethods, _BaseEventLoop):
         """Run until stop() is called."""
         self._check_closed()
         self._check_running()
-        self._set_coroutine_origin_tracking(self._debug)
         old_hooks = sys.get_asyncgen_hooks()
         try:
+            self._set_coroutine_origin_tracking(self._debug)
             sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)
             events._set_running_loop(self)
             self._thread_id = threading.get_ident()
@@ -109,12 +109,14 @@ class Loop(SockMethods, _BaseEventLoop):
             self._thread_id = None
             try:
                 events._set_running_loop(None)
-                self._set_coroutine_origin_tracking(False)
             finally:
                 try:
-                    sys.set_asyncgen_hooks(*old_hooks)
+                    self._set_coroutine_origin_tracking(False)
                 finally:
-                    self._signals.detach()
+                    try:
+                        sys.set_asyncgen_hooks(*old_hooks)
+                    finally:
+                        self._signals.detach()
 
     def use_g_source(self, *, keep_io_uring: bool = False) -> None:
         """Make the loop fit for an outside main loop, as QEMU's aio_context_use_g_source(): io_uring is given up for

@@ -52,7 +52,7 @@ class Signals:
 
     def attach(self) -> None:
         """The loop starts to run: have its sleep end at signals."""
-        if self._attached or threading.current_thread() is not threading.main_thread():
+        if threading.current_thread() is not threading.main_thread():
             return
         try:
             self._set_wakeup_fd()

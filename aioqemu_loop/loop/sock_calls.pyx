@@ -106,7 +106,7 @@ cdef class SockWaiter(Runnable):
         self.fd = fd
         self.write = write
         self.future = loop.create_future()
-        self.context.set_half(fd, write, self, True)  # it is a socket whose call has just said EAGAIN
+        self.context.set_half(fd, write, self, True)  # a socket that a system call has just been made on
         self.waiting = True
 
     def __await__(self):

@@ -68,14 +68,14 @@ class Operation:
             # buffer is free.
             ring.cancel_later(token)
             return
+        if not self.over:
+            self.over = True
+            ring.told += 1
         while self.more_files:
             # No call in between, after which an exit might come: each is closed once.
             file = self.more_files[-1]
             del self.more_files[-1]
             os.close(file)
-        if not self.over:
-            self.over = True
-            ring.told += 1
         self.chain.one_is_over()
 
     def outcome(self) -> Outcome:
@@ -197,7 +197,11 @@ class Operations:
 
     def _start(self, ring: PackageRing, calls: Sequence[Call], link: int | None) -> asyncio.Future[Any]:
         chain = Chain(self, ring, calls, link)
-        self.submitted(ring)
+        try:
+            self.submitted(ring)
+        except BaseException:  # an exit: nobody has the future
+            chain.cancel()
+            raise
         return chain.future
 
     def submitted(self, ring: PackageRing) -> None:

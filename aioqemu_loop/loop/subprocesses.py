@@ -65,9 +65,11 @@ class SubprocessTransport(base_subprocess.BaseSubprocessTransport):
         self._loop.call_soon(self._wake_waiters)
 
     def _wake_waiters(self) -> None:
-        waiters, self._exit_waiters = self._exit_waiters, None if self._exit_waiters is None else []
-        for waiter in waiters or ():
-            if not waiter.cancelled():
+        waiters = list(self._exit_waiters or ())
+        if waiters:
+            self._exit_waiters.clear()  # a list or a set, and some releases have woken them already
+        for waiter in waiters:
+            if not waiter.done():
                 waiter.set_result(self._returncode)
 
     def close(self) -> None:

@@ -48,17 +48,17 @@ cdef inline bint is_method(object method, object function) noexcept:
 cdef int feed(object protocol, const char *data, Py_ssize_t size) except -1:
     """protocol.data_received(data[:size]) for an is_plain() protocol, with its exceptions."""
     cdef Py_ssize_t old
+    if not is_method(protocol.data_received, data_received):
+        protocol.data_received(PyBytes_FromStringAndSize(data, size))
+        return 0
     reference = protocol._stream_reader_wr
     if reference is None:
         return 0
     reader = reference()
     if reader is None:  # dropped by its user, and with it what comes
         return 0
-    if not (is_method(protocol.data_received, data_received) and is_method(reader.feed_data, feed_data)):
-        protocol.data_received(PyBytes_FromStringAndSize(data, size))
-        return 0
     buffer = reader._buffer
-    if reader._eof or not PyByteArray_CheckExact(buffer):
+    if reader._eof or not PyByteArray_CheckExact(buffer) or not is_method(reader.feed_data, feed_data):
         reader.feed_data(PyBytes_FromStringAndSize(data, size))
         return 0
     old = PyByteArray_GET_SIZE(buffer)

@@ -17,6 +17,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import itertools
+import operator
 import os
 import signal
 import subprocess
@@ -210,9 +211,11 @@ class PackageRing:
         whether the kernel will see the entries: then what they point to is the kernel's."""
         if queued is None:
             queued = []
+        put = operator.methodcaller("put_sqe", self._ring, sqes)
         while True:
-            # No signal handler comes between the call and the note that it was made: all of this is C.
-            queued.extend(map(self.api.put_sqe, (self._ring,), (sqes,)))
+            # All of this is C: no signal handler comes between the call and the note that it was made, nor between
+            # the look for the package, which is another in a child that one has forked, and the call.
+            queued.extend(map(put, map(operator.attrgetter("api"), (self,))))
             if queued[-1]:
                 return
             before = self.unsubmitted()

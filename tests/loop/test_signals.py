@@ -263,8 +263,10 @@ class TestCtrlC:
 
 
 class TestInterrupted:
-    def test_a_handler_may_raise_at_every_call_of_a_run_and_the_loop_has_stopped(self, loop):
+    @pytest.mark.parametrize("debug", [False, True], ids=["", "debug"])
+    def test_a_handler_may_raise_at_every_call_of_a_run_and_the_loop_has_stopped(self, loop, debug):
         """The second of two quick Ctrl-C left a loop that said for ever that it runs, and could not even be closed."""
+        loop.set_debug(debug)
         files = (aioqemu_loop.loop.loop.__file__, aioqemu_loop.loop.signals.__file__)
         hooks = sys.get_asyncgen_hooks()
 
@@ -288,6 +290,7 @@ class TestInterrupted:
             assert not loop.is_running(), number
             assert asyncio._get_running_loop() is None, number
             assert sys.get_asyncgen_hooks() == hooks, number
+            assert sys.get_coroutine_origin_tracking_depth() == 0, number
             loop.run_until_complete(asyncio.sleep(0))
             if left > 0:
                 break

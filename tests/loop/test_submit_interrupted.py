@@ -172,6 +172,24 @@ def test_files_that_were_accepted_are_closed_once(fdmon, loop, api):
                         assert client.recv(1) == b""
 
 
+def test_a_file_whose_opening_was_interrupted_is_closed(fdmon, loop, api, tmp_path, monkeypatch):
+    """It stayed open where the entry was queued and the future not yet returned. `loop` looks for what is left open."""
+    (tmp_path / "file").touch()
+    submitted = submit.Operations.submitted
+    interrupts = [KeyboardInterrupt]
+
+    def interrupted(self, ring):
+        if interrupts:
+            raise interrupts.pop()
+        submitted(self, ring)
+
+    monkeypatch.setattr(submit.Operations, "submitted", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        loop.submit(api.io_uring_prep_open, tmp_path / "file", os.O_RDONLY)
+    turn(loop)
+    turn(loop)
+
+
 def test_a_file_that_nobody_wants_any_more_is_closed_once(fdmon, loop, api, tmp_path):
     (tmp_path / "file").touch()
     for interrupted in interruptions():
