@@ -167,3 +167,32 @@ class AtInstruction:
             if self.count == self.number:
                 self.do()
         return self._trace
+
+
+class Interrupted:
+    """KeyboardInterrupt once, at the n-th of these profile events in the code of some files, as from a signal handler;
+    the block then ends."""
+
+    def __init__(self, number: int, files: tuple[str, ...], events: tuple[str, ...] = ("return", "c_return")) -> None:
+        self.number = number
+        self.files = files
+        self.events = events
+        self.count = 0
+
+    def __enter__(self) -> Interrupted:
+        sys.setprofile(self._profile)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        sys.setprofile(None)
+        return kind is KeyboardInterrupt
+
+    def _profile(self, frame: Any, event: str, arg: object) -> None:
+        if frame.f_code.co_filename in self.files and event in self.events:
+            self.count += 1
+            if self.count == self.number:
+                raise KeyboardInterrupt
+
+    @property
+    def beyond(self) -> bool:
+        return self.count < self.number

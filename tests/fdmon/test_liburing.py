@@ -23,7 +23,7 @@ from aioqemu_loop.fdmon.base import ReadyList
 from aioqemu_loop.uring import package
 
 from ..conftest import need_fdmon, open_fds
-from ..context.helpers import AtInstruction, in_child, in_thread, run_until, turns
+from ..context.helpers import AtInstruction, Interrupted, in_child, in_thread, run_until, turns
 
 RING = "anon_inode:[io_uring]"  # as /proc calls it
 
@@ -242,28 +242,13 @@ def test_a_signal_handler_may_change_registrations_at_every_instruction(ours, pa
 def test_a_signal_handler_may_raise_after_every_call(ours):
     """The lock stayed taken where that was between begin() and the caller's try; and a poll that nobody knew of held
     its file, where that was after its entry was queued."""
-    files = (liburing.__file__, package.__file__)
-
-    def profile(frame, event, arg):
-        nonlocal left
-        if frame.f_code.co_filename in files and event in ("return", "c_return"):
-            left -= 1
-            if left == 0:
-                raise KeyboardInterrupt
-
     for number in itertools.count(1):
         got = []
-        left = number
         other, peer = socket.socketpair()
         ours.set_fd_handler(other, lambda got=got, other=other: got.append(other.recv(1)))
         peer.send(b"x")
-        sys.setprofile(profile)
-        try:
+        with Interrupted(number, (liburing.__file__, package.__file__)) as interrupted:
             turns(ours, 2)
-        except KeyboardInterrupt:
-            pass
-        finally:
-            sys.setprofile(None)
         run_until(ours, lambda got=got: got)
         turns(ours)
         ours.set_fd_handler(other, wait=True)
@@ -271,7 +256,7 @@ def test_a_signal_handler_may_raise_after_every_call(ours):
         peer.setblocking(False)
         assert peer.recv(1) == b""
         peer.close()
-        if left > 0:
+        if interrupted.beyond:
             break
     assert number > 50
 

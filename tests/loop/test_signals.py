@@ -14,6 +14,8 @@ import pytest
 
 import aioqemu_loop
 
+from ..context.helpers import Interrupted
+
 
 @pytest.fixture(autouse=True)
 def signals_as_before():
@@ -269,56 +271,31 @@ class TestInterrupted:
         loop.set_debug(debug)
         files = (aioqemu_loop.loop.loop.__file__, aioqemu_loop.loop.signals.__file__)
         hooks = sys.get_asyncgen_hooks()
-
-        def profile(frame, event, arg):
-            nonlocal left
-            if frame.f_code.co_filename in files and event in ("call", "c_return"):
-                left -= 1
-                if left == 0:
-                    raise KeyboardInterrupt
-
         for number in itertools.count(1):
-            left = number
             handle = loop.call_soon(loop.stop)
-            sys.setprofile(profile)
-            try:
-                with contextlib.suppress(KeyboardInterrupt):
-                    loop.run_forever()
-            finally:
-                sys.setprofile(None)
+            with Interrupted(number, files, ("call", "c_return")) as interrupted:
+                loop.run_forever()
             handle.cancel()
             assert not loop.is_running(), number
             assert asyncio._get_running_loop() is None, number
             assert sys.get_asyncgen_hooks() == hooks, number
             assert sys.get_coroutine_origin_tracking_depth() == 0, number
             loop.run_until_complete(asyncio.sleep(0))
-            if left > 0:
+            if interrupted.beyond:
                 break
         assert number > 10
 
     def test_a_closed_loop_leaves_no_wakeup_fd_wherever_its_first_run_was_interrupted(self, loop_factory):
         """Python would write the numbers of signals into what has its number by then."""
-
-        def profile(frame, event, arg):
-            nonlocal left
-            if frame.f_code.co_filename == aioqemu_loop.loop.signals.__file__ and event in ("call", "c_return"):
-                left -= 1
-                if left == 0:
-                    raise KeyboardInterrupt
-
+        files = (aioqemu_loop.loop.signals.__file__,)
         for number in itertools.count(1):
-            left = number
             loop = loop_factory()
             loop.call_soon(loop.stop)
-            sys.setprofile(profile)
-            try:
-                with contextlib.suppress(KeyboardInterrupt):
-                    loop.run_forever()
-            finally:
-                sys.setprofile(None)
+            with Interrupted(number, files, ("call", "c_return")) as interrupted:
+                loop.run_forever()
             loop.close()
             assert signal.set_wakeup_fd(-1) == -1, number
-            if left > 0:
+            if interrupted.beyond:
                 break
         assert number > 3
 

@@ -9,7 +9,6 @@ import contextlib
 import itertools
 import os
 import socket
-import sys
 
 import pytest
 
@@ -17,7 +16,7 @@ from aioqemu_loop.loop import submit
 from aioqemu_loop.uring import package
 
 from ..conftest import need_fdmon
-from ..context.helpers import AtInstruction
+from ..context.helpers import AtInstruction, Interrupted
 
 FILES = (submit.__file__, package.__file__)
 pytestmark = pytest.mark.timeout(200)
@@ -39,36 +38,10 @@ def api():
     return liburing
 
 
-class Interrupted:
-    """KeyboardInterrupt once, after the n-th call in the code of submit() and of its ring; the block then ends."""
-
-    def __init__(self, number):
-        self.number = number
-        self.count = 0
-
-    def __enter__(self):
-        sys.setprofile(self._profile)
-        return self
-
-    def __exit__(self, kind, exc, traceback):
-        sys.setprofile(None)
-        return kind is KeyboardInterrupt
-
-    def _profile(self, frame, event, arg):
-        if frame.f_code.co_filename in FILES and event in ("return", "c_return"):
-            self.count += 1
-            if self.count == self.number:
-                raise KeyboardInterrupt
-
-    @property
-    def beyond(self):
-        return self.count < self.number
-
-
 def interruptions():
     """One for each place, until the block has no more of them."""
     for number in itertools.count(1):
-        yield (interrupted := Interrupted(number))
+        yield (interrupted := Interrupted(number, FILES))
         if interrupted.beyond:
             assert number > 5
             return
